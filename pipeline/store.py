@@ -1,0 +1,193 @@
+"""The database as the box sees it: a pool that survives outages, and one statement per table to add rows."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+import structlog
+from pydantic import Field, SecretStr
+
+from pipeline.migrations import TABLES, migrate_if_allowed
+from pipeline.sql_errors import DatabaseUnusableError
+from providers.settings import Section
+
+CLOSE_TIMEOUT_S = 3.0
+IDLE_CONNECTION_S = 60.0
+"""Below the idle limit of the usual poolers and firewalls."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A row on its way: `body` is one JSON object whose keys are columns of `table`, `seq` is its place."""
+
+    seq: int
+    table: str
+    body: str = field(repr=False)
+
+
+log = structlog.get_logger()
+
+
+class DatabaseSettings(Section):
+    url: SecretStr = Field(
+        SecretStr(""), description="postgresql://user:password@host/database; empty: an embedded Postgres"
+    )
+    tls: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto: verified, except on loopback and unix sockets; off: plain text"
+    )
+    ca_file: Path | None = Field(
+        None, description="Certificates to trust (Supabase: prod-ca-2021.crt); empty: the system's"
+    )
+    migrate: bool = Field(
+        True, description="Create and update the tables; a role that may only insert leaves them as they are"
+    )
+    statement_cache_size: int = Field(100, ge=0, description="0 behind a pooler in transaction mode")
+    connections: int = Field(2, ge=1, le=20)
+    connect_timeout_s: float = Field(5.0, gt=0, le=60)
+    command_timeout_s: float = Field(20.0, gt=0, le=300)
+    retention_days: int = Field(0, ge=0, description="Rows older than this are deleted once a day; 0: never")
+    batch_rows: int = Field(200, ge=1, le=1000)
+    batch_bytes: int = Field(2_000_000, ge=10_000, le=16_000_000)
+
+
+@asynccontextmanager
+async def open_pool(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[asyncpg.Pool]:
+    """A pool that connects when it is first used, so that it opens while the database is away.
+
+    `dsn` is where to go when `settings.url` is empty: the embedded server. At the end, connections that are
+    still busy after CLOSE_TIMEOUT_S are cut.
+    """
+    url = settings.url.get_secret_value() or dsn
+    pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=settings.connections,
+        max_inactive_connection_lifetime=IDLE_CONNECTION_S,
+        timeout=settings.connect_timeout_s,
+        command_timeout=settings.command_timeout_s,
+        statement_cache_size=settings.statement_cache_size,
+        ssl=tls_of(url, settings),
+        server_settings={"application_name": "lva"},
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await pool.close()  # when it is cut short it terminates what is left
+
+
+async def connect(settings: DatabaseSettings, dsn: str = "") -> asyncpg.Connection:
+    """One connection of one's own, for a command or a migration."""
+    url = settings.url.get_secret_value() or dsn
+    return await asyncpg.connect(
+        url,
+        timeout=settings.connect_timeout_s,
+        statement_cache_size=settings.statement_cache_size,
+        ssl=tls_of(url, settings),
+        server_settings={"application_name": "lva"},
+    )
+
+
+def tls_of(url: str, settings: DatabaseSettings) -> ssl.SSLContext | Literal[False]:
+    """A context that verifies certificate and name, or False for no TLS; never asyncpg's own `prefer`.
+
+    `sslmode=disable` in the URL is the same as tls = "off"; its other modes can't make this laxer.
+    """
+    query = parse_qs(urlsplit(url).query)
+    if settings.tls == "off" or query.get("sslmode") == ["disable"]:
+        return False
+    if settings.tls == "auto" and all(map(_stays_on_this_machine, _hosts(url))):
+        return False
+    ca_file = settings.ca_file or next(iter(query.get("sslrootcert", [])), None)
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def _hosts(url: str) -> list[str]:
+    """Of `user@host1:5432,[::1]:5433/database?host=…`; several are tried in turn."""
+    parts = urlsplit(url)
+    listed = [
+        *parts.netloc.rpartition("@")[2].split(","),
+        *",".join(parse_qs(parts.query).get("host", [])).split(","),
+    ]
+    hosts = [
+        unquote(host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host)
+        for host in listed
+    ]
+    return [host for host in hosts if host]
+
+
+def _stays_on_this_machine(host: str) -> bool:
+    if host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Store:
+    """Adds rows, and brings the tables up to date before the first one. Owns no connection: the pool does."""
+
+    def __init__(self, pool: asyncpg.Pool, settings: DatabaseSettings) -> None:
+        self._pool = pool
+        self._migrate = settings.migrate
+        self._prepared = False
+
+    async def insert(self, rows: Sequence[OutboxRow]) -> None:
+        """Add all of them or none. A row that is there already changes nothing and is no error.
+
+        Raises what `sql_errors` sorts; after any of it the rows may be sent again, even if they had arrived.
+        """
+        statements = _statements(rows)
+        async with self._pool.acquire() as connection:
+            if not self._prepared:
+                await self._prepare(connection)
+            if len(statements) == 1:
+                await connection.execute(*statements[0])
+                return
+            async with connection.transaction():
+                for statement, body in statements:
+                    await connection.execute(statement, body)
+
+    async def start_afresh(self) -> None:
+        """After an error: look at the tables again, and use no connection that was made before now."""
+        self._prepared = False
+        await self._pool.expire_connections()
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        if self._migrate:
+            for migration in await migrate_if_allowed(connection):
+                log.info("database.migrated", version=migration.version, name=migration.name)
+        self._prepared = True
+
+
+@asynccontextmanager
+async def open_store(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[Store]:
+    async with open_pool(settings, dsn) as pool:
+        yield Store(pool, settings)
+
+
+def _statements(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:
+    """For each table among the rows, in order of appearance: its INSERT and its rows as a JSON array."""
+    bodies: dict[str, list[str]] = {}
+    for row in rows:
+        bodies.setdefault(row.table, []).append(row.body)
+    return [(insert_statement(table), f"[{','.join(listed)}]") for table, listed in bodies.items()]
+
+
+@cache
+def insert_statement(table: str) -> str:
+    if table not in TABLES:
+        raise DatabaseUnusableError(f"This version of lva has no table {table!r}.")
+    return files("pipeline.sql").joinpath(f"insert_{table}.sql").read_text("utf-8")
