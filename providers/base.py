@@ -17,7 +17,8 @@ RAW_LIMIT_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in a picture; each side is a share of the picture's width or height, 0..1, x to the right, y down."""
+    """A rectangle in a picture; each side is a share of the picture's width or height, 0..1, x to the right,
+    y down."""
 
     x_min: float
     y_min: float
@@ -62,8 +63,8 @@ class Question:
     """One closed thing to find out about a picture.
 
     `name` is the key of the answer. `wording` is the sentence that a model reads. `choices` are the allowed
-    answers of a choice and the classes of a labels question. `object` is the noun that a count, boxes or points
-    question is about ("person"), which models with a detection skill are asked for directly.
+    answers of a choice and the classes of a labels question. `object` is the noun that a count, boxes or
+    points question is about ("person"), which models with a detection skill are asked for directly.
     """
 
     name: str
@@ -78,7 +79,8 @@ class AnswerStatus(StrEnum):
     UNKNOWN = "unknown"
     """The provider was asked and could not tell, or has no means to tell. The value is None."""
     ERROR = "error"
-    """The provider said something that is no answer to this question. The value is None, `raw` has its words."""
+    """The provider said something that is no answer to this question. The value is None, `raw` has its
+    words."""
 
 
 class ConfidenceSource(StrEnum):
@@ -138,6 +140,35 @@ class Failure(StrEnum):
     """Not asked at all: parked, breaker open, out of budget, or none configured."""
 
 
+class Advice(StrEnum):
+    """What a failure says about the provider, beside what it says about the request."""
+
+    ITEM = "item"
+    """Only about this picture: the provider is sound. No second try, nothing counted."""
+    FAULT = "fault"
+    """Counts against the provider; a second try would not help."""
+    RETRY = "retry"
+    """Counts against the provider; a second try may help."""
+    RETRY_ONCE = "retry_once"
+    PAUSE = "pause"
+    """Leave it alone for a while: it is sound, and busy."""
+    PARK = "park"
+    """It can't work before someone changes something: a key, a model, an address."""
+
+
+_ADVICE = {
+    Failure.EMPTY: Advice.FAULT,
+    Failure.AUTH: Advice.PARK,
+    Failure.NOT_FOUND: Advice.PARK,
+    Failure.RATE_LIMITED: Advice.PAUSE,
+    Failure.OVERLOADED: Advice.PAUSE,
+    Failure.SERVER_ERROR: Advice.RETRY,
+    Failure.TIMEOUT: Advice.FAULT,
+    Failure.CONNECTION_ERROR: Advice.RETRY,
+}
+"""The usual advice; a dialect that knows better gives its own. Failures not named here are about the item."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One provider's part in the story of a request; `failure` is None for the one that answered."""
@@ -152,6 +183,7 @@ class ProviderError(Exception):
     """A provider gave no usable answer to one request.
 
     `retry_after_s` is the provider's own word on when to come back. `attempts` is filled in by the chain.
+    `advice` is what the failure means for the provider; None takes the usual one for that failure.
     The message never holds a secret: each provider takes its own key out of what a server echoes.
     """
 
@@ -162,12 +194,14 @@ class ProviderError(Exception):
         *,
         retry_after_s: float | None = None,
         attempts: tuple[Attempt, ...] = (),
+        advice: Advice | None = None,
     ) -> None:
         super().__init__(f"{failure}: {message}")
         self.failure = failure
         self.message = message
         self.retry_after_s = retry_after_s
         self.attempts = attempts
+        self.advice = advice or _ADVICE.get(failure, Advice.ITEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +236,14 @@ class Provider(Protocol):
         ...
 
     async def probe(self) -> str:
-        """Ask for real, as cheaply as can be, and say who answered (model and version). Raises ProviderError."""
+        """Ask for real, as cheaply as can be, and say who answered (model and version). Raises
+        ProviderError."""
         ...
 
 
 def truncated(text: str, limit_bytes: int = RAW_LIMIT_BYTES) -> str:
-    """The start of a text that is not ours, safe to store: no NUL, no lone surrogates, at most limit_bytes of UTF-8."""
+    """The start of a text that is not ours, safe to store: no NUL, no lone surrogates, at most limit_bytes of
+    UTF-8."""
     clean = text[:limit_bytes].replace("\x00", "\ufffd").encode("utf-8", "replace")[:limit_bytes]
     return clean.decode("utf-8", "ignore")
 

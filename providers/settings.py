@@ -1,8 +1,18 @@
 """The `[[providers]]` sections of the configuration, one model per kind, and the base of every section."""
 
-from typing import Annotated, Literal
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+CLOUD_RATE_PER_S = 2.0
+"""What Moondream Cloud grants a key without a balance of ten dollars."""
+
+LOCAL_CONCURRENCY = 8
+"""Our own model server makes one batch of what arrives together."""
+
+PRIVATE_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
 
 class Section(BaseModel):
@@ -11,33 +21,113 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, protected_namespaces=())
 
 
+def checked_url(url: str) -> str:
+    """An http(s) address without credentials; plain http only where pictures stay on the box or its own
+    network."""
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must hold no user, password, query or fragment; a key goes into api_key")
+    _refuse_odd_address(parts.hostname)
+    if parts.scheme == "http" and not _is_private(parts.hostname):
+        raise ValueError("must be https: over plain http, pictures would cross the internet in the clear")
+    return url.rstrip("/")
+
+
+def _refuse_odd_address(host: str) -> None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        raise ValueError(f"must not be the link-local, multicast or empty address {host}")
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.lower().endswith(PRIVATE_SUFFIXES)
+
+
+BaseUrl = Annotated[str, AfterValidator(checked_url)]
+
+
 class CommonProviderSettings(Section):
     """What every provider that is reached over HTTP has."""
 
     name: str = Field("", description="How rows and logs call it; empty: its kind")
-    timeout_s: float = Field(30.0, gt=0, le=600, description="Total time for one event, all its questions and retries included")
+    timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Total time for one event, all its questions and retries included"
+    )
     connect_timeout_s: float = Field(3.0, gt=0, le=60)
-    concurrency: int = Field(1, ge=1, le=64, description="Pictures asked about at the same time")
+    concurrency: int | None = Field(
+        None, ge=1, le=64, description="Pictures asked about at the same time; empty: 1"
+    )
     rate_per_s: float | None = Field(None, gt=0, description="Calls a second at most; empty: no limit")
     max_attempts: int = Field(3, ge=1, le=10, description="Tries of one call, within timeout_s")
-    retry_budget: float = Field(0.2, ge=0, le=1, description="Retries as a share of calls, over the last minute")
+    retry_budget: float = Field(
+        0.2, ge=0, le=1, description="Retries as a share of calls, over the last minute"
+    )
     usd_per_million_tokens_in: float = Field(0.0, ge=0)
     usd_per_million_tokens_out: float = Field(0.0, ge=0)
-    usd_per_day: float | None = Field(None, ge=0, description="Not asked any more today (UTC) once this is spent; empty: no limit")
+    usd_per_day: float | None = Field(
+        None, ge=0, description="Not asked any more today (UTC) once this is spent; empty: no limit"
+    )
+
+    @model_validator(mode="after")
+    def _money_needs_a_price(self) -> Self:
+        if self.usd_per_day is not None and not self.is_priced:
+            raise ValueError("usd_per_day needs usd_per_million_tokens_in or usd_per_million_tokens_out")
+        return self
+
+    @property
+    def is_priced(self) -> bool:
+        return self.usd_per_million_tokens_in > 0 or self.usd_per_million_tokens_out > 0
+
+    @property
+    def pictures_at_once(self) -> int:
+        return self.concurrency or 1
+
+    @property
+    def calls_per_s(self) -> float | None:
+        return self.rate_per_s
 
 
 class MoondreamSettings(CommonProviderSettings):
     kind: Literal["moondream"]
     dialect: Literal["cloud", "station", "local"] = "station"
-    base_url: str = Field("", description="Empty: the dialect's usual address")
-    model: str = Field("", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there")
+    base_url: BaseUrl = Field("", description="Up to and including /v1; empty: the dialect's usual address")
+    model: str = Field(
+        "", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there"
+    )
     api_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _cloud_needs_a_key(self) -> Self:
+        if self.dialect == "cloud" and not self.api_key.get_secret_value():
+            raise ValueError("the cloud dialect needs an api_key")
+        return self
+
+    @property
+    def pictures_at_once(self) -> int:
+        """Station has one worker, and a second picture in its queue only makes both late."""
+        if self.dialect == "station":
+            return 1
+        return self.concurrency or (LOCAL_CONCURRENCY if self.dialect == "local" else 1)
+
+    @property
+    def calls_per_s(self) -> float | None:
+        return self.rate_per_s or (CLOUD_RATE_PER_S if self.dialect == "cloud" else None)
 
 
 class OllamaSettings(CommonProviderSettings):
     kind: Literal["ollama"]
-    base_url: str = "http://127.0.0.1:11434"
-    model: str = "llava:7b"
+    base_url: BaseUrl = "http://127.0.0.1:11434"
+    model: str = Field("llava:7b", min_length=1)
     keep_alive: str = "30m"
     num_ctx: int = Field(4096, ge=512)
     max_tokens: int = Field(256, ge=8)
@@ -45,8 +135,8 @@ class OllamaSettings(CommonProviderSettings):
 
 class OpenAISettings(CommonProviderSettings):
     kind: Literal["openai"]
-    base_url: str = Field(description="Up to and including /v1")
-    model: str
+    base_url: BaseUrl = Field(min_length=1, description="Up to and including /v1")
+    model: str = Field(min_length=1)
     api_key: SecretStr = SecretStr("")
     max_tokens: int = Field(256, ge=8)
 
@@ -61,3 +151,22 @@ class DetectionsSettings(Section):
 ProviderSettings = Annotated[
     MoondreamSettings | OllamaSettings | OpenAISettings | DetectionsSettings, Field(discriminator="kind")
 ]
+
+
+def provider_names(settings: "tuple[ProviderSettings, ...]") -> tuple[str, ...]:
+    """How each is called. Raises ValueError where two would be called the same: rows must say who
+    answered."""
+    names = tuple(one.name or one.kind for one in settings)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two providers are called {name!r}: give each its own name")
+    return names
+
+
+def _with_own_names(settings: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
+    provider_names(settings)
+    return settings
+
+
+ProviderList = Annotated[tuple[ProviderSettings, ...], AfterValidator(_with_own_names)]
+"""The `[[providers]]` of a configuration, in the order of fallback."""
