@@ -13,6 +13,7 @@ from providers.words import clean, mentions, stems, tokens
 
 MAX_COUNT = 10_000
 MAX_TEXT = 1000
+MAX_READ = 4096
 
 _REFUSAL = re.compile(
     r"\b(?:i'?m sorry|i am sorry|i apologi[sz]e|as an ai|i(?:'m| am) (?:unable|not able)"
@@ -42,7 +43,7 @@ def answer_from_text(question: Question, text: str) -> Answer:
     error."""
     if not is_answer_like(question, text):
         return error(question, text)
-    said = _LEAD.sub("", clean(text))
+    said = _LEAD.sub("", clean(text[:MAX_READ]))
     own_words = {clean(choice) for choice in question.choices}
     if said in UNKNOWN and said not in own_words:
         return unknown(question, text)
@@ -53,7 +54,9 @@ def answer_from_text(question: Question, text: str) -> Answer:
 
 def is_answer_like(question: Question, text: str) -> bool:
     """False for what is no answer to anything: nothing, markup, JSON, a refusal, the question itself."""
-    said = clean(text)
+    if len(text) > MAX_READ and question.kind is not QuestionKind.TEXT:
+        return False
+    said = clean(text[:MAX_READ])
     if not any(letter.isalnum() for letter in said) or said[0] in "<[{":
         return False
     echo = clean(question.wording)

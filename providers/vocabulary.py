@@ -51,8 +51,8 @@ NUMBERS = {word: number for number, word in enumerate((
 
 NOT_EXACT = frozenset((
     "more", "less", "least", "most", "about", "around", "approximately", "roughly", "over", "under", "nearly",
-    "almost", "several", "some", "many", "few", "fewer", "maybe", "or", "between", "no", "not", "none", "only",
-    "half", "up", "possibly", "perhaps",
+    "almost", "several", "some", "many", "few", "fewer", "maybe", "or", "between", "no", "not", "none",
+    "only", "half", "up", "possibly", "perhaps",
 ))
 """With one of these beside it, a number isn't the count."""
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import snowballstemmer
 
@@ -36,7 +36,7 @@ def clean(text: str) -> str:
     return re.sub(r"[*`_]+", " ", plain).strip(" \t\r\n\"'.!,;:")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def stem(word: str) -> str:
     word = word.lower().replace("\u2019", "'").removesuffix("'s")
     word = IRREGULAR.get(word, word)

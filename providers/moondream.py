@@ -1,0 +1,209 @@
+"""Moondream: one skill per question, asked of Cloud, Station or our own server, and put together here.
+
+The three speak the same JSON. Cloud wants a key and a model; Station answers its errors under 200 and ignores
+settings; our own server encodes a picture once and answers all questions about it that arrive together.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from providers import shapes
+from providers.answers import answer_from_text, error, ok
+from providers.asking import PROBE, Asking, Usage, as_data_uri, ask_each, require_string, tokens, word
+from providers.base import (
+    Advice,
+    Analysis,
+    Answer,
+    AnswerStatus,
+    Failure,
+    Outcome,
+    ProviderError,
+    Question,
+    QuestionKind,
+    Request,
+)
+from providers.calls import Calls
+from providers.http import Verdict, judge_status
+from providers.moondream_skills import Skill, skill_for
+from providers.settings import MoondreamSettings
+
+BASE_URLS = {
+    "cloud": "https://api.moondream.ai/v1",
+    "station": "http://127.0.0.1:2020/v1",
+    "local": "http://127.0.0.1:2021/v1",
+}
+CLOUD_MODEL = "moondream3.1-9B-A2B"
+STATION_PAUSE_S = 2.0
+
+_CONTENT = {Failure.INVALID_OUTPUT, Failure.TRUNCATED, Failure.EMPTY}
+"""Failures of one answer, which leave the others standing."""
+
+
+def base_url(settings: MoondreamSettings) -> str:
+    return settings.base_url or BASE_URLS[settings.dialect]
+
+
+def headers(settings: MoondreamSettings) -> dict[str, str]:
+    key = settings.api_key.get_secret_value()
+    return {"X-Moondream-Auth": key} if key else {}
+
+
+def judge(status: int, message: str) -> Verdict:
+    """Station's errors, all under 200, told apart by their words; a status other than 200 means what it
+    says."""
+    if status != 200:
+        return judge_status(status, message)
+    known: dict[str, Verdict] = {
+        "Queue is full": (Failure.OVERLOADED, None),
+        "Request timeout": (Failure.TIMEOUT, Advice.FAULT),
+        "are required": (Failure.BAD_REQUEST, None),
+        "not available": (Failure.NOT_FOUND, None),
+        "Inference service not": (Failure.SERVER_ERROR, Advice.RETRY),
+    }
+    for words, verdict in known.items():
+        if words in message:
+            return verdict
+    return Failure.SERVER_ERROR, Advice.RETRY_ONCE
+
+
+def judge_local(status: int, message: str) -> Verdict:
+    """Our own server says 503 while it loads and while its queue is full; both pass."""
+    return (Failure.OVERLOADED, None) if status == 503 else judge(status, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one call came to: the reply or the failure, and which model it named."""
+
+    body: dict[str, Any]
+    failure: ProviderError | None = None
+
+    @property
+    def usage(self) -> Usage:
+        metrics = self.body.get("metrics")
+        metrics = metrics if isinstance(metrics, dict) else {}
+        return Usage(tokens(metrics.get("input_tokens")), tokens(metrics.get("output_tokens")))
+
+
+class Moondream:
+    """Any Moondream server. Owns nothing: the connections belong to `calls`."""
+
+    def __init__(self, name: str, settings: MoondreamSettings, calls: Calls) -> None:
+        self.name = name
+        self._settings = settings
+        self._calls = calls
+        self._model = settings.model or (CLOUD_MODEL if settings.dialect == "cloud" else "")
+
+    async def analyze(self, requests: Sequence[Request]) -> list[Outcome]:
+        return await ask_each(self._ask, requests)
+
+    async def probe(self) -> str:
+        """One tiny question for real. With the cloud it costs a fiftieth of a cent."""
+        analysis = await self._ask(PROBE)
+        return f"{analysis.model} {analysis.model_version}".strip()
+
+    async def _ask(self, request: Request) -> Analysis:
+        asking = Asking(request)
+        skills = {question.name: skill_for(question) for question in request.questions}
+        told = await self._call_all(list(dict.fromkeys(skills.values())), as_data_uri(request.jpeg))
+        for one in told.values():
+            if one.failure is not None and one.failure.failure not in _CONTENT:
+                raise one.failure
+        answers = tuple(_answer(question, told[skills[question.name]]) for question in request.questions)
+        _require_one(answers, told)
+        usage = sum((one.usage for one in told.values()), Usage())
+        version = next((name for one in told.values() if (name := word(one.body.get("model")))), "")
+        return asking.done(
+            self.name,
+            answers,
+            model=self._model or "moondream",
+            model_version=version or self._model,
+            usage=usage,
+            cost_usd=usage.cost_usd(self._settings),
+        )
+
+    async def _call_all(self, skills: Sequence[Skill], image_url: str) -> dict[Skill, _Told]:
+        """All at once where the server makes one batch of them, else one after another, up to the first that
+        fails."""
+        if self._settings.dialect == "local":
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._call(skill, image_url), name=skill.path) for skill in skills]
+            return {skill: task.result() for skill, task in zip(skills, tasks, strict=True)}
+        told: dict[Skill, _Told] = {}
+        for skill in skills:
+            told[skill] = one = await self._call(skill, image_url)
+            if one.failure is not None and one.failure.failure not in _CONTENT:
+                break
+        return told
+
+    async def _call(self, skill: Skill, image_url: str) -> _Told:
+        body = skill.body(image_url)
+        if self._model:
+            body["model"] = self._model
+        if self._settings.dialect == "station":
+            body["timeout"] = self._settings.timeout_s
+        try:
+            reply = await self._calls.post(skill.path, body)
+        except ProviderError as failure:
+            if self._settings.dialect == "station" and failure.failure is Failure.OVERLOADED:
+                failure.retry_after_s = failure.retry_after_s or STATION_PAUSE_S
+            return _Told({}, failure)
+        if reply.get("finish_reason") == "length":
+            return _Told(reply, ProviderError(Failure.TRUNCATED, f"{skill.path} stopped at its token limit"))
+        return _Told(reply)
+
+
+def _answer(question: Question, told: _Told) -> Answer:
+    raw = str(told.body.get("answer", ""))
+    if told.failure is not None:
+        return error(question, raw or told.failure.message)
+    try:
+        return _READERS[skill_for(question).path](question, told.body)
+    except ProviderError as failure:
+        return error(question, raw or failure.message)
+    except ValueError as problem:
+        return error(question, f"{problem}: {told.body}")
+
+
+def _read_text(question: Question, body: dict[str, Any]) -> Answer:
+    return answer_from_text(question, require_string(body.get("answer"), "answer"))
+
+
+def _read_caption(question: Question, body: dict[str, Any]) -> Answer:
+    return answer_from_text(question, require_string(body.get("caption"), "caption"))
+
+
+def _read_objects(question: Question, body: dict[str, Any]) -> Answer:
+    found = shapes.boxes(body.get("objects"))
+    if question.kind is QuestionKind.COUNT:
+        if len(found) >= shapes.MAX_SHAPES:
+            raise ValueError("as many as are ever told, so maybe more")
+        return ok(question, len(found), str(len(found)))
+    return ok(question, found, "")
+
+
+def _read_points(question: Question, body: dict[str, Any]) -> Answer:
+    return ok(question, shapes.points(body.get("points")), "")
+
+
+_READERS = {
+    "/query": _read_text,
+    "/caption": _read_caption,
+    "/detect": _read_objects,
+    "/point": _read_points,
+}
+
+
+def _require_one(answers: Sequence[Answer], told: dict[Skill, _Told]) -> None:
+    """Raises where nothing could be read: the first call's own failure, or else invalid_output."""
+    if any(answer.status is not AnswerStatus.ERROR for answer in answers) or not answers:
+        return
+    for one in told.values():
+        if one.failure is not None:
+            raise one.failure
+    raws = "; ".join(answer.raw[:80] for answer in answers)
+    if all(not str(one.body.get("answer", one.body.get("caption", "x"))).strip() for one in told.values()):
+        raise ProviderError(Failure.EMPTY, "only empty answers")
+    raise ProviderError(Failure.INVALID_OUTPUT, f"no answer could be read: {raws!r}")
