@@ -153,7 +153,7 @@ ProviderSettings = Annotated[
 ]
 
 
-def provider_names(settings: "tuple[ProviderSettings, ...]") -> tuple[str, ...]:
+def provider_names(settings: tuple[ProviderSettings, ...]) -> tuple[str, ...]:
     """How each is called. Raises ValueError where two would be called the same: rows must say who
     answered."""
     names = tuple(one.name or one.kind for one in settings)
@@ -161,12 +161,3 @@ def provider_names(settings: "tuple[ProviderSettings, ...]") -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ValueError(f"two providers are called {name!r}: give each its own name")
     return names
-
-
-def _with_own_names(settings: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
-    provider_names(settings)
-    return settings
-
-
-ProviderList = Annotated[tuple[ProviderSettings, ...], AfterValidator(_with_own_names)]
-"""The `[[providers]]` of a configuration, in the order of fallback."""
