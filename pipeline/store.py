@@ -17,7 +17,7 @@ import structlog
 from pydantic import Field, SecretStr
 
 from pipeline.migrations import TABLES, migrate_if_allowed
-from pipeline.sql_errors import DatabaseUnusableError
+from pipeline.sql_errors import DATABASE_ERRORS, DatabaseUnusableError
 from providers.settings import Section
 
 CLOSE_TIMEOUT_S = 3.0
@@ -191,3 +191,18 @@ def insert_statement(table: str) -> str:
     if table not in TABLES:
         raise DatabaseUnusableError(f"This version of lva has no table {table!r}.")
     return files("pipeline.sql").joinpath(f"insert_{table}.sql").read_text("utf-8")
+
+
+async def answers(dsn: str, timeout_s: float = 5.0) -> bool:
+    """True when a server there answers SELECT 1, or says that it has no connection to spare."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await asyncpg.connect(dsn, ssl=False, timeout=timeout_s)
+            try:
+                return bool(await connection.fetchval("SELECT 1") == 1)
+            finally:
+                connection.terminate()
+    except asyncpg.TooManyConnectionsError:
+        return True
+    except DATABASE_ERRORS:
+        return False

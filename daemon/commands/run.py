@@ -1,0 +1,75 @@
+"""`lva run`: the daemon itself."""
+
+import asyncio
+import ctypes
+import faulthandler
+import signal
+import sys
+from pathlib import Path
+
+import click
+import structlog
+import uvloop
+
+from daemon.app import serve
+from daemon.commands.options import config_option
+from daemon.config import Config, ConfigError, known_secrets, load_config
+from daemon.logs import configure_logs
+from daemon.systemd import Notifier
+from pipeline.journal_file import JournalError
+from pipeline.yolo import DetectorError
+
+log = structlog.get_logger()
+
+_M_ARENA_MAX = -8
+_ARENAS = 2
+"""glibc gives each thread a heap of its own otherwise, of which little ever comes back."""
+
+
+@click.command()
+@config_option
+@click.option("--until-eof", is_flag=True, help="Watch file cameras to their end, drain, upload, and exit.")
+def run(config_path: Path, until_eof: bool) -> None:
+    """Watch the cameras until SIGTERM or Ctrl-C."""
+    config = load_config(config_path)
+    configure_logs(config.log, known_secrets(config_path))
+    faulthandler.enable()
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    try:
+        finished = uvloop.run(_until_stopped(config, until_eof))
+    except* (ConfigError, DetectorError) as wrong:
+        raise ConfigError([str(error) for error in _leaves(wrong)]) from None
+    except* JournalError as failed:
+        log.error("journal.failed", error="; ".join(str(error) for error in _leaves(failed)))
+        sys.exit(1)
+    sys.exit(0 if finished or not until_eof else 1)
+
+
+async def _until_stopped(config: Config, until_eof: bool) -> bool:
+    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stopped(name: str) -> None:
+        """The first asks for an orderly end, the second does not wait for it."""
+        if stop.is_set():
+            log.warning("daemon.forced", signal=name)
+            task.cancel()
+        else:
+            log.info("daemon.stopping", signal=name)
+            stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped, number.name)
+    try:
+        return await serve(config, stop, Notifier(), until_eof)
+    except asyncio.CancelledError:
+        return False
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

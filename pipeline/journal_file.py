@@ -1,0 +1,257 @@
+"""The journal's tables and every transaction on them, in plain blocking calls of one thread.
+
+What is written here is on the disk when the transaction has committed (WAL, synchronous=FULL): that is what
+"accepted" means. The way of an event: captured, leased (a worker has it), and gone, when its analysis and its
+outcome stand in the outbox. The outbox holds rows for the database until the database has confirmed them.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import apsw
+
+from pipeline.events import Event, EventOutcome, Gap, Priority
+from pipeline.rows import analysis_row, dead_letter_row, event_from_row, event_row, gap_row, outcome_row, to_json
+from pipeline.uploader import OutboxRow
+from providers.base import Analysis
+
+APPLICATION_ID = 0x6C766131  # "lva1"
+SCHEMA_VERSION = 1
+OLDEST_SAFE_SQLITE = 3_051_003
+"""Before 3.51.3 a reset of the write-ahead log could corrupt the file."""
+
+_SCHEMA = """
+CREATE TABLE events (
+    number        INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id      BLOB NOT NULL UNIQUE,
+    priority      INTEGER NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('captured', 'leased')),
+    attempts      INTEGER NOT NULL DEFAULT 0,
+    boot_id       TEXT NOT NULL,
+    accepted_boot REAL NOT NULL,  -- seconds since boot, suspend included
+    accepted_wall REAL NOT NULL,  -- Unix time, for an age across boots
+    body          TEXT NOT NULL
+);
+CREATE INDEX events_to_shed ON events (priority DESC, number);
+-- Apart from the events, so that a change of state does not write the picture again.
+CREATE TABLE pictures (number INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, jpeg BLOB NOT NULL);
+CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL);
+-- Events of recorded files whose identity is made from the recording: a second run must not tell them again.
+CREATE TABLE told (event_id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL,
+    sqlstate TEXT NOT NULL, reason TEXT NOT NULL, failed_wall REAL NOT NULL
+);
+"""
+
+
+class JournalError(Exception):
+    """The journal can't be used; nothing can be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event that has no outcome yet, as the queue needs to know it."""
+
+    id: UUID
+    priority: Priority
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """An event in a worker's hands. `attempts` counts this lease."""
+
+    event: Event
+    attempts: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an event ends, and the analysis that it ends with, if any."""
+
+    event_id: UUID
+    outcome: EventOutcome
+    reason: str
+    analysis: Analysis | None = None
+
+
+def open_file(path: Path, quota_bytes: int, clock: "Clock") -> "JournalFile":
+    """Open or create the journal. Raises JournalError with what is wrong."""
+    if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
+        raise JournalError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed")
+    try:
+        connection = apsw.Connection(str(path))
+        _prepare(connection, quota_bytes)
+    except apsw.Error as error:
+        raise JournalError(f"{path}: {error}") from error
+    return JournalFile(connection, clock)
+
+
+def _prepare(connection: apsw.Connection, quota_bytes: int) -> None:
+    connection.set_busy_timeout(0)
+    pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    for name, wanted in pragmas.items():
+        connection.pragma(name, wanted)
+        if (given := connection.pragma(name)) != wanted:
+            raise JournalError(f"SQLite did not take PRAGMA {name}={wanted}: it says {given}")
+    connection.pragma("journal_size_limit", 16 * 2**20)
+    connection.pragma("max_page_count", max(64, quota_bytes // int(str(connection.pragma("page_size")))))
+    version, application = connection.pragma("user_version"), connection.pragma("application_id")
+    if version == 0:
+        with connection:
+            connection.execute(_SCHEMA)
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.pragma("user_version", SCHEMA_VERSION)
+    elif application != APPLICATION_ID or version != SCHEMA_VERSION:
+        raise JournalError(f"is no journal of this version: application {application}, schema {version}, expected {SCHEMA_VERSION}")
+
+
+class Clock:
+    """Wall time for rows; boot time, which no one can set, for ages."""
+
+    def __init__(self) -> None:
+        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def boot(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.wall(), UTC)
+
+    def age_s(self, boot_id: str, boot: float, wall: float) -> float:
+        """Since then: by boot time within one boot, else by wall time, which is the best there is."""
+        return max(0.0, self.boot() - boot if boot_id == self.boot_id else self.wall() - wall)
+
+
+class JournalFile:
+    """Every method is meant to run inside a transaction that the caller commits."""
+
+    def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
+        self.connection = connection
+        self._clock = clock
+
+    def accept(self, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
+        """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known."""
+        key, db = event.id.bytes, self.connection
+        if replayed:
+            if db.execute("SELECT 1 FROM told WHERE event_id=?", (key,)).fetchone():
+                return False
+            db.execute("INSERT INTO told VALUES (?)", (key,))
+        body = to_json(event_row(event, self._clock.now()))
+        self._send("events", body)
+        if ending:
+            self._send("outcomes", to_json(outcome_row(event.id, ending, reason, self._clock.now())))
+            return True
+        clock = (self._clock.boot_id, self._clock.boot(), self._clock.wall())
+        db.execute(
+            "INSERT INTO events (event_id, priority, state, boot_id, accepted_boot, accepted_wall, body)"
+            " VALUES (?,?,'captured',?,?,?,?)",
+            (key, int(event.priority), *clock, body),
+        )
+        db.execute("INSERT INTO pictures VALUES (?,?)", (db.last_insert_rowid(), event.jpeg))
+        return True
+
+    def recover(self) -> None:
+        """After a start: what a worker had is waiting again."""
+        self.connection.execute("UPDATE events SET state='captured' WHERE state='leased'")
+
+    def waiting(self) -> list[Waiting]:
+        """Every event that waits, oldest first."""
+        rows = self.connection.execute(
+            "SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state='captured' ORDER BY number"
+        )
+        return [Waiting(UUID(bytes=key), Priority(priority), self._clock.age_s(*accepted)) for key, priority, *accepted in rows]
+
+    def lease(self, ids: Sequence[UUID]) -> list[Leased]:
+        """Give these events to a worker; those that are not waiting any more are left out."""
+        return [leased for event_id in ids if (leased := self._lease(event_id.bytes))]
+
+    def _lease(self, key: bytes) -> Leased | None:
+        row = self.connection.execute(
+            "UPDATE events SET state='leased', attempts=attempts+1 WHERE event_id=? AND state='captured'"
+            " RETURNING number, body, attempts, boot_id, accepted_boot, accepted_wall",
+            (key,),
+        ).fetchall()
+        if not row:
+            return None
+        number, body, attempts, *accepted = row[0]
+        jpeg = self.connection.execute("SELECT jpeg FROM pictures WHERE number=?", (number,)).fetchone()[0]
+        return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
+
+    def release(self, ids: Sequence[UUID]) -> None:
+        """Back to waiting: nobody could be asked."""
+        for event_id in ids:
+            self.connection.execute("UPDATE events SET state='captured' WHERE event_id=? AND state='leased'", (event_id.bytes,))
+
+    def finish(self, ending: Ending) -> bool:
+        """End an event with its rows; False if it is not open, in which case nothing is written."""
+        key = ending.event_id.bytes
+        if not self.connection.execute("DELETE FROM events WHERE event_id=? RETURNING 1", (key,)).fetchall():
+            return False
+        if ending.analysis:
+            self._send("analyses", to_json(analysis_row(ending.analysis)))
+        self._send("outcomes", to_json(outcome_row(ending.event_id, ending.outcome, ending.reason, self._clock.now())))
+        return True
+
+    def shed_one(self, reason: str, not_above: Priority) -> UUID | None:
+        """End the oldest waiting event of the least urgent class, if it is no more urgent than `not_above`."""
+        row = self.connection.execute(
+            "SELECT event_id FROM events WHERE state='captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1",
+            (int(not_above),),
+        ).fetchone()
+        if row is None:
+            return None
+        event_id = UUID(bytes=row[0])
+        self.finish(Ending(event_id, EventOutcome.SHED, reason))
+        return event_id
+
+    def record_gap(self, gap: Gap) -> None:
+        self._send("gaps", to_json(gap_row(gap)))
+
+    def outbox(self, limit_rows: int, limit_bytes: int) -> list[OutboxRow]:
+        """The oldest rows for the database: at least one if there is any, then as many as the limits allow."""
+        rows: list[OutboxRow] = []
+        size = 0
+        for row in self.connection.execute("SELECT seq, table_name, body FROM outbox ORDER BY seq LIMIT ?", (limit_rows,)):
+            size += len(row[2])
+            if rows and size > limit_bytes:
+                break
+            rows.append(OutboxRow(*row))
+        return rows
+
+    def uploaded(self, seqs: Sequence[int]) -> None:
+        self.connection.executemany("DELETE FROM outbox WHERE seq=?", ((seq,) for seq in seqs))
+
+    def dead_letter(self, row: OutboxRow, sqlstate: str, reason: str) -> None:
+        """Move a row that the database refuses aside, and tell the database so in a row of its own."""
+        if not self.connection.execute("DELETE FROM outbox WHERE seq=? RETURNING 1", (row.seq,)).fetchall():
+            return
+        self.connection.execute(
+            "INSERT INTO dead_letters (table_name, body, sqlstate, reason, failed_wall) VALUES (?,?,?,?,?)",
+            (row.table, row.body, sqlstate, reason, self._clock.wall()),
+        )
+        if row.table != "dead_letters":
+            self._send("dead_letters", to_json(dead_letter_row(row.table, sqlstate, reason, row.body, self._clock.now())))
+
+    def counts(self) -> dict[str, int]:
+        """How much is where."""
+        names = ("waiting", "leased", "outbox", "dead_letters")
+        row = self.connection.execute(
+            "SELECT (SELECT count(*) FROM events WHERE state='captured'), (SELECT count(*) FROM events WHERE state='leased'),"
+            " (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)"
+        ).fetchone()
+        return dict(zip(names, row, strict=True))
+
+    def _send(self, table: str, body: str) -> None:
+        self.connection.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", (table, body))

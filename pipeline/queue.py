@@ -1,0 +1,168 @@
+"""The queue: whose turn it is. It holds ids; the journal holds the events."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydantic import Field
+
+from pipeline.events import Priority
+from providers.settings import Section
+
+HOUR_S = 3600.0
+
+
+class PerPriority(Section):
+    """A number of seconds for each class."""
+
+    critical: float = Field(gt=0)
+    high: float = Field(gt=0)
+    medium: float = Field(gt=0)
+    low: float = Field(gt=0)
+
+    def of(self, priority: Priority) -> float:
+        return float(getattr(self, priority.word))
+
+
+class Patience(PerPriority):
+    critical: float = Field(1.0, gt=0, description="Not used for the order: critical stands before all else")
+    high: float = Field(2.0, gt=0)
+    medium: float = Field(15.0, gt=0)
+    low: float = Field(120.0, gt=0)
+
+
+class TimeToLive(PerPriority):
+    critical: float = Field(7 * 24 * HOUR_S, gt=0)
+    high: float = Field(24 * HOUR_S, gt=0)
+    medium: float = Field(6 * HOUR_S, gt=0)
+    low: float = Field(HOUR_S, gt=0)
+
+
+class QueueSettings(Section):
+    limit: int = Field(10_000, ge=1, le=1_000_000, description="Events waiting at most; beyond, the oldest of the least urgent is shed")
+    patience_s: Patience = Field(Patience(), description="A class's events are served as if they had come this much later")
+    ttl_s: TimeToLive = Field(TimeToLive(), description="Waiting longer than this, an event expires")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Turn:
+    """What the heap compares: `due`, then the order of arrival; never the id."""
+
+    due: float
+    order: int
+    id: UUID | None
+
+
+_END = _Turn(math.inf, 0, None)
+"""Sorts last; put back by each worker that finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    priority: Priority
+    expires: float
+
+
+class EventQueue:
+    """An `asyncio.PriorityQueue` of ids, bounded, in which urgency and age are one number.
+
+    CRITICAL stands before all else. For the others `due` is the time of arrival plus the patience of the class, so
+    that an old event of a low class comes before a new one of a higher class: nothing starves.
+    `clock` is monotonic, in seconds.
+    """
+
+    def __init__(self, settings: QueueSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._heap: asyncio.PriorityQueue[_Turn] = asyncio.PriorityQueue()
+        self._by_class: dict[Priority, dict[UUID, _Waiting]] = {priority: {} for priority in Priority}
+        self._order = 0
+        self._taking = asyncio.Lock()
+        self._grown = asyncio.Event()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_class.values()))
+
+    def depth(self) -> dict[str, int]:
+        """How many wait, by class."""
+        return {priority.word: len(waiting) for priority, waiting in self._by_class.items()}
+
+    def offer(self, event_id: UUID, priority: Priority, age_s: float = 0.0) -> UUID | None:
+        """Let an event wait for its turn; `age_s` is how long it has waited already. An id that waits is not added
+        again. Returns the event that had to make room, if any: the oldest of the least urgent, maybe this one."""
+        if event_id in self._by_class[priority]:
+            return None
+        arrived = self._clock() - age_s
+        due = -math.inf if priority is Priority.CRITICAL else arrived + self._settings.patience_s.of(priority)
+        self._order += 1
+        self._by_class[priority][event_id] = _Waiting(priority, arrived + self._settings.ttl_s.of(priority))
+        self._heap.put_nowait(_Turn(due, self._order, event_id))
+        self._grown.set()
+        return self._shed() if len(self) > self._settings.limit else None
+
+    def expired(self) -> list[UUID]:
+        """Take out every event that has waited longer than its class may."""
+        now = self._clock()
+        late = [
+            (priority, event_id)
+            for priority, waiting in self._by_class.items()
+            for event_id, entry in waiting.items()
+            if entry.expires <= now
+        ]
+        for priority, event_id in late:
+            del self._by_class[priority][event_id]
+        return [event_id for _, event_id in late]
+
+    def discard(self, event_id: UUID) -> bool:
+        """Take an event out, whatever its turn, which stays in the heap and is passed over. False: it was not in."""
+        return any(waiting.pop(event_id, None) for waiting in self._by_class.values())
+
+    async def take(self, size: int, linger_s: float) -> list[UUID]:
+        """The next ids, up to `size`, most urgent first; waits for one, then at most linger_s for more.
+
+        Empty once the queue is closed and has run dry. A cancelled take loses nothing: nothing leaves the heap
+        before everything has been waited for, so that a late urgent event still leads the batch.
+        """
+        async with self._taking:
+            while True:
+                self._heap.put_nowait(await self._heap.get())
+                if linger_s > 0:
+                    await self._linger(size, linger_s)
+                if (ids := self._pop(size)) or self._closed:
+                    return ids
+
+    def close(self) -> None:
+        """No more events come: take returns what is left, then nothing."""
+        self._closed = True
+        self._heap.put_nowait(_END)
+        self._grown.set()
+
+    async def _linger(self, size: int, linger_s: float) -> None:
+        try:
+            async with asyncio.timeout(linger_s):
+                while len(self) < size and not self._closed:
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            pass
+
+    def _pop(self, size: int) -> list[UUID]:
+        ids: list[UUID] = []
+        while len(ids) < size and not self._heap.empty():
+            turn = self._heap.get_nowait()
+            if turn.id is None:
+                self._heap.put_nowait(turn)
+                break
+            if self.discard(turn.id):
+                ids.append(turn.id)
+        return ids
+
+    def _shed(self) -> UUID:
+        waiting = next(self._by_class[priority] for priority in reversed(Priority) if self._by_class[priority])
+        oldest = next(iter(waiting))
+        del waiting[oldest]
+        return oldest

@@ -1,0 +1,162 @@
+"""The workers: take the most urgent events, ask, and commit how each of them ends."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+from pydantic import Field
+
+from pipeline.events import Event, EventOutcome
+from pipeline.intake import OpenEvents
+from pipeline.journal import Journal
+from pipeline.journal_file import Ending, Leased
+from pipeline.queue import EventQueue
+from providers.base import Analysis, Failure, Outcome, Provider, Question, Request
+from providers.settings import Section
+
+log = structlog.get_logger()
+
+WORTH_WAITING_FOR = frozenset(
+    {
+        Failure.UNAVAILABLE,
+        Failure.AUTH,
+        Failure.NOT_FOUND,
+        Failure.RATE_LIMITED,
+        Failure.OVERLOADED,
+        Failure.SERVER_ERROR,
+        Failure.TIMEOUT,
+        Failure.CONNECTION_ERROR,
+    }
+)
+"""Failures of a provider, not of the question: the event waits until somebody can answer, or its time is over."""
+
+
+class WorkerSettings(Section):
+    count: int = Field(2, ge=1, le=64, description="Batches under way at the same time")
+    batch_size: int = Field(4, ge=1, le=64, description="Events handed to a provider at once")
+    linger_s: float = Field(0.005, ge=0, le=10, description="How long a batch waits to fill up")
+    max_attempts: int = Field(3, ge=1, le=1000, description="Times an event may be asked about before it has failed")
+    retry_first_s: float = Field(2.0, gt=0, description="Pause before an event that nobody could answer is asked again; doubles")
+    retry_max_s: float = Field(60.0, gt=0)
+
+
+@dataclass(slots=True)
+class WorkTally:
+    """Counters since the start."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """What a worker needs to put an event's questions: who answers, what to ask, and what the detector can see."""
+
+    provider: Provider
+    questions_for: Callable[[Event], tuple[Question, ...]]
+    detector_labels: frozenset[str]
+    detector: str
+
+    def request(self, event: Event) -> Request:
+        questions = self.questions_for(event)
+        return Request(event.id, event.jpeg, questions, event.detections, self.detector_labels, self.detector)
+
+
+class Retries:
+    """Events that nobody could answer, each on its way back to the queue after a pause."""
+
+    def __init__(self, queue: EventQueue, settings: WorkerSettings) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._timers: dict[UUID, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def later(self, leased: Leased) -> None:
+        doubled_s = self._settings.retry_first_s * 2.0 ** min(leased.attempts - 1, 30)
+        pause_s = min(doubled_s, self._settings.retry_max_s) * random.uniform(0.5, 1.0)
+        offered_age_s = leased.age_s + pause_s
+        event = leased.event
+
+        def again() -> None:
+            del self._timers[event.id]
+            self._queue.offer(event.id, event.priority, offered_age_s)
+
+        self._timers[event.id] = asyncio.get_running_loop().call_later(pause_s, again)
+
+    def cancel(self) -> None:
+        """They stay in the journal for the next start."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+
+async def work(
+    queue: EventQueue,
+    journal: Journal,
+    asker: Asker,
+    retries: Retries,
+    open_events: OpenEvents,
+    settings: WorkerSettings,
+    tally: WorkTally,
+) -> None:
+    """One worker's life: until the queue is closed and dry."""
+    while ids := await queue.take(settings.batch_size, settings.linger_s):
+        batch = await journal.lease(ids)
+        if not batch:
+            continue
+        started = time.monotonic()
+        outcomes = await asker.provider.analyze([asker.request(leased.event) for leased in batch])
+        endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
+        await journal.finish(endings)
+        open_events.end(len(endings))
+        await journal.release([leased.event.id for leased in undecided])
+        for leased in undecided:
+            retries.later(leased)
+        tally.retries += len(undecided)
+        _tell(endings, batch, tally, time.monotonic() - started)
+
+
+def _sort_out(
+    batch: Sequence[Leased], outcomes: Sequence[Outcome], max_attempts: int
+) -> tuple[list[Ending], list[Leased]]:
+    endings: list[Ending] = []
+    undecided: list[Leased] = []
+    for leased, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(outcome, Analysis):
+            how = EventOutcome.DEGRADED if outcome.degraded else EventOutcome.DONE
+            endings.append(Ending(leased.event.id, how, f"answered by {outcome.provider}", outcome))
+        elif outcome.failure is Failure.UNAVAILABLE or (
+            outcome.failure in WORTH_WAITING_FOR and leased.attempts < max_attempts
+        ):
+            undecided.append(leased)
+        else:
+            tried = ", ".join(f"{attempt.provider}: {attempt.failure}" for attempt in outcome.attempts)
+            endings.append(Ending(leased.event.id, EventOutcome.FAILED, tried or str(outcome)))
+    return endings, undecided
+
+
+def _tell(endings: Sequence[Ending], batch: Sequence[Leased], tally: WorkTally, seconds: float) -> None:
+    events = {leased.event.id: leased for leased in batch}
+    for ending in endings:
+        leased = events[ending.event_id]
+        tally.outcomes[ending.outcome] += 1
+        log.info(
+            "event.analyzed" if ending.analysis else "event.failed",
+            event_id=str(ending.event_id),
+            camera=leased.event.camera,
+            kind=leased.event.kind,
+            priority=leased.event.priority.word,
+            outcome=ending.outcome,
+            reason=ending.reason,
+            provider=ending.analysis.provider if ending.analysis else None,
+            waited_ms=round(leased.age_s * 1000),
+            duration_ms=round(seconds * 1000),
+            batch=len(batch),
+        )
