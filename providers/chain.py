@@ -72,6 +72,8 @@ class ProviderChain:
         return "; ".join(told)
 
     async def _ask(self, request: Request) -> Outcome:
+        if not request.questions:
+            return ProviderError(Failure.BAD_REQUEST, "nothing is asked about this picture")
         attempts: list[Attempt] = []
         for one in self.providers:
             started_s = self._clock()

@@ -30,7 +30,8 @@ def prompt_of(questions: Sequence[Question]) -> str:
     """The questions in words, then the schema as text: grammar alone tells a model the form, not the
     meaning."""
     lines = [
-        f"- {question.name}: {question.wording.strip() or DESCRIBE} ({_form(question)})" for question in questions
+        f"- {question.name}: {question.wording.strip() or DESCRIBE} ({_form(question)})"
+        for question in questions
     ]
     return "\n".join(
         [
