@@ -59,6 +59,8 @@ class Keyframe:
     activity: str
     facing: float | None = None
     """Radians: 0 looks right, pi/2 away from the camera. None looks where it goes."""
+    up_m: float = 0.0
+    """Above the ground: a bag that is being put down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,6 @@ def state_at(actor: Actor, at_s: float) -> State | None:
     """None before the first and after the last keyframe."""
     if not actor.path or not actor.path[0].at_s <= at_s <= actor.path[-1].at_s:
         return None
-    if len(actor.path) == 1:
-        return _between(actor, actor.path[0], actor.path[0], at_s, 0.0, 0.0)
     walked_m, facing = 0.0, 0.0
     for here, there in pairwise(actor.path):
         length_m = math.hypot(there.x_m - here.x_m, there.z_m - here.z_m)
@@ -107,7 +107,9 @@ def state_at(actor: Actor, at_s: float) -> State | None:
     return None
 
 
-def _between(actor: Actor, here: Keyframe, there: Keyframe, at_s: float, walked_m: float, facing: float) -> State:
+def _between(
+    actor: Actor, here: Keyframe, there: Keyframe, at_s: float, walked_m: float, facing: float
+) -> State:
     span_s = max(there.at_s - here.at_s, 1e-6)
     share = min(max((at_s - here.at_s) / span_s, 0.0), 1.0)
     length_m = math.hypot(there.x_m - here.x_m, there.z_m - here.z_m)
@@ -115,7 +117,7 @@ def _between(actor: Actor, here: Keyframe, there: Keyframe, at_s: float, walked_
         actor=actor,
         x_m=here.x_m + share * (there.x_m - here.x_m),
         z_m=here.z_m + share * (there.z_m - here.z_m),
-        up_m=0.0,
+        up_m=here.up_m + share * (there.up_m - here.up_m),
         facing=facing if here.facing is None else here.facing,
         speed_mps=length_m / span_s,
         walked_m=walked_m + share * length_m,

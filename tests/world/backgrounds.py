@@ -1,5 +1,6 @@
-"""What stands behind the actors: ground, wall and sky, coloured point by point from their place in the world."""
+"""What stands behind the actors: ground, wall and sky, each point coloured from its place in the world."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +17,20 @@ _GROUNDS: dict[str, tuple[Colour, ...]] = {
     "shop": ((190, 200, 208), (150, 165, 185), (120, 140, 175), (175, 170, 165)),
     "yard": ((132, 138, 142), (110, 128, 146), (105, 112, 116), (90, 120, 110)),
 }
-_WALLS: tuple[Colour, ...] = ((110, 130, 170), (150, 160, 170), (120, 120, 128), (150, 180, 200), (90, 105, 130), (190, 195, 195))
+_WALLS: tuple[Colour, ...] = (
+    (110, 130, 170),
+    (150, 160, 170),
+    (120, 120, 128),
+    (150, 180, 200),
+    (90, 105, 130),
+    (190, 195, 195),
+)
 _ROAD: Colour = (84, 82, 80)
 _MARKING: Colour = (205, 210, 212)
-_SKIES: tuple[tuple[Colour, Colour], ...] = (((214, 186, 150), (235, 226, 214)), ((205, 200, 196), (228, 226, 224)))
+_SKIES: tuple[tuple[Colour, Colour], ...] = (
+    ((214, 186, 150), (235, 226, 214)),
+    ((205, 200, 196), (228, 226, 224)),
+)
 
 
 def background(place: Place) -> Picture:
@@ -38,20 +49,18 @@ def background(place: Place) -> Picture:
 
 def _sky(rng: np.random.Generator, rows: Plane, foot_px: float) -> npt.NDArray[np.float32]:
     top, bottom = _SKIES[int(rng.integers(len(_SKIES)))]
-    share = np.clip(rows / max(foot_px, 1.0), 0, 1)[:, :, None]
+    share = np.clip(rows[:, :1] / max(foot_px, 1.0), 0, 1)[:, :, None]
     return np.asarray((1 - share) * np.array(top) + share * np.array(bottom), np.float32)
 
 
 def _stains(rng: np.random.Generator) -> Plane:
     """Slow and fine variation of brightness around 1."""
     from_slow = _stretched(rng.normal(0, 0.05, (7, 12)))
-    from_fine = rng.normal(0, 0.025, (HEIGHT_PX, WIDTH_PX))
+    from_fine = 0.025 * rng.standard_normal((HEIGHT_PX, WIDTH_PX), np.float32)
     return np.asarray(1 + from_slow + from_fine, np.float32)
 
 
 def _stretched(coarse: npt.NDArray[np.float64]) -> Plane:
-    import cv2
-
     return np.asarray(cv2.resize(coarse, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
@@ -61,11 +70,21 @@ def _pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> npt.NDArray[
 
 
 def _joints(along: Plane, pitch_m: float, gap_m: float) -> Mask:
-    return np.asarray(np.mod(along, pitch_m) < gap_m, np.bool_)
+    return _within(along, pitch_m) < gap_m
+
+
+def _within(along: Plane, pitch_m: float) -> Plane:
+    """The remainder of a division; several times as fast as np.mod."""
+    return np.asarray(along - np.floor(along / pitch_m) * pitch_m, np.float32)
 
 
 def _paint_ground(
-    canvas: npt.NDArray[np.float32], place: Place, rng: np.random.Generator, rows: Plane, columns: Plane, ground: Mask
+    canvas: npt.NDArray[np.float32],
+    place: Place,
+    rng: np.random.Generator,
+    rows: Plane,
+    columns: Plane,
+    ground: Mask,
 ) -> None:
     """Tiles, slabs or bare ground, and the road across it."""
     camera = place.camera
@@ -79,7 +98,7 @@ def _paint_ground(
         canvas[ground & checks] = base * float(rng.uniform(0.78, 0.95))
     elif rng.random() < 0.7:
         gap_m = 0.02 + 0.004 * z_m
-        lines = _joints(x_m, pitch_m, 0.0) | (np.mod(x_m, pitch_m) < gap_m) | (np.mod(z_m, pitch_m) < 2 * gap_m)
+        lines = (_within(x_m, pitch_m) < gap_m) | (_within(z_m, pitch_m) < 2 * gap_m)
         canvas[ground & lines] = base * 0.8
     if place.road_m is not None:
         _paint_road(canvas, place, rng, x_m, z_m, ground)
@@ -87,7 +106,12 @@ def _paint_ground(
 
 
 def _paint_road(
-    canvas: npt.NDArray[np.float32], place: Place, rng: np.random.Generator, x_m: Plane, z_m: Plane, ground: Mask
+    canvas: npt.NDArray[np.float32],
+    place: Place,
+    rng: np.random.Generator,
+    x_m: Plane,
+    z_m: Plane,
+    ground: Mask,
 ) -> None:
     start_m, end_m = place.road_m or (0.0, 0.0)
     on_road = ground & (z_m > start_m) & (z_m < end_m)
@@ -103,7 +127,12 @@ def _paint_road(
 
 
 def _paint_wall(
-    canvas: npt.NDArray[np.float32], place: Place, rng: np.random.Generator, rows: Plane, columns: Plane, above: Mask
+    canvas: npt.NDArray[np.float32],
+    place: Place,
+    rng: np.random.Generator,
+    rows: Plane,
+    columns: Plane,
+    above: Mask,
 ) -> None:
     """A wall at `wall_m`: houses with windows and doors, shelves with goods, or a fence."""
     camera = place.camera
@@ -118,24 +147,30 @@ def _paint_wall(
         _fence(canvas, rng, x_m, up_m, above)
 
 
-def _houses(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
+def _houses(
+    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
+) -> None:
     left_m = float(x_m[0, 0])
     while left_m < float(x_m[0, -1]):
         width_m, height_m = float(rng.uniform(5, 11)), float(rng.uniform(4, 11))
         house = above & (x_m >= left_m) & (x_m < left_m + width_m) & (up_m < height_m)
         canvas[house] = _pick(rng, _WALLS)
         pitch_m, floor_m = float(rng.uniform(1.6, 2.8)), float(rng.uniform(2.4, 3.2))
-        across, up = np.mod(x_m - left_m, pitch_m) / pitch_m, np.mod(up_m, floor_m) / floor_m
+        across, up = _within(x_m - left_m, pitch_m) / pitch_m, _within(up_m, floor_m) / floor_m
         window = house & (across > 0.3) & (across < 0.7) & (up > 0.35) & (up < 0.8) & (up_m > floor_m)
         canvas[window] = _pick(rng, ((96, 84, 70), (70, 66, 60), (150, 160, 160)))
         door_m = left_m + float(rng.uniform(0.2, 0.7)) * width_m
-        canvas[house & (x_m > door_m) & (x_m < door_m + 1.0) & (up_m < 2.1)] = _pick(rng, tuple(COLOURS.values()))
+        canvas[house & (x_m > door_m) & (x_m < door_m + 1.0) & (up_m < 2.1)] = _pick(
+            rng, tuple(COLOURS.values())
+        )
         shop = house & (x_m > door_m + 1.4) & (x_m < door_m + 3.8) & (up_m > 0.7) & (up_m < 2.2)
         canvas[shop] = _pick(rng, ((96, 84, 70), (150, 160, 150)))
         left_m += width_m
 
 
-def _shelves(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
+def _shelves(
+    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
+) -> None:
     canvas[above] = _pick(rng, ((190, 200, 205), (200, 190, 180), (170, 185, 200)))
     top_m = float(rng.uniform(1.2, 2.3))
     left, right = sorted(float(rng.uniform(x_m[0, 0], x_m[0, -1])) for _ in range(2))
@@ -145,14 +180,16 @@ def _shelves(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Pla
     shelf = np.floor(up_m / 0.42).astype(np.int64)
     palette = np.array(list(COLOURS.values()), np.float32)
     which = (column * 7 + shelf * 13 + column * shelf * 3) % len(palette)
-    full = rack & (np.mod(up_m, 0.42) < 0.34) & (np.mod(x_m - left, goods_m) > 0.03)
+    full = rack & (_within(up_m, 0.42) < 0.34) & (_within(x_m - left, goods_m) > 0.03)
     canvas[rack] = (90, 100, 110)
     canvas[full] = palette[which[full]] * 0.85
     lamps = above & (np.abs(up_m - 3.1) < 0.1) & _joints(x_m, 3.0, 1.2)
     canvas[lamps] = 250.0
 
 
-def _fence(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
+def _fence(
+    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
+) -> None:
     hall_m = float(rng.uniform(3.5, 8))
     edge_m = float(rng.uniform(x_m[0, 0], x_m[0, -1]))
     hall = above & (up_m < hall_m) & (x_m < edge_m)

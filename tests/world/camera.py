@@ -7,9 +7,10 @@ WIDTH_PX, HEIGHT_PX = 640, 360
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Ground coordinates are metres: x to the right of the optical axis, z away from the camera, up above ground.
+    """Coordinates are metres: x to the right of the optical axis, z away from the camera, up above ground.
 
-    The optical axis is level, so verticals stay vertical; the picture is shifted to put the horizon where we want it.
+    The optical axis is level, so verticals stay vertical; the picture is shifted to put the horizon
+    where we want it.
     """
 
     focal_px: float

@@ -1,6 +1,7 @@
 """Drawing by parts: shapes are drawn in metres into a map of part numbers, which a palette then colours.
 
-Each shape is drawn once, at twice the resolution; shrinking the coloured map gives soft edges, and the same map gives the exact mask.
+Each shape is drawn once, at twice the resolution; shrinking the coloured map gives soft edges, and the same
+map gives the exact mask.
 """
 
 import math
@@ -26,7 +27,10 @@ _SHIFT = 4
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A coloured figure: where its top left corner lies in the picture, colours weighted by alpha, and alpha (0 to 255)."""
+    """A coloured figure: where its top left corner lies in the picture, and what it covers there.
+
+    `colours` are already weighted by `alpha` (0 to 255).
+    """
 
     left_px: int
     top_px: int
@@ -35,7 +39,7 @@ class Patch:
 
 
 class Canvas:
-    """A part map for one figure. `foot_px` is where the figure stands in the picture, `scale` px per metre there."""
+    """A part map for one figure. `foot_px` is where it stands in the picture, `scale` px per metre there."""
 
     def __init__(self, foot_px: Point, scale: float, half_width_m: float, height_m: float) -> None:
         margin_px = 3
@@ -92,7 +96,7 @@ class Canvas:
         table = np.zeros((len(palette) + 1, 4), np.uint8)
         table[1:, :3] = palette
         table[1:, 3] = 255
-        fine = table[self._parts]
+        fine = table.view(np.uint32)[:, 0][self._parts].view(np.uint8).reshape(*self._parts.shape, 4)
         size = (self._parts.shape[1] // FINER, self._parts.shape[0] // FINER)
         small = cv2.resize(fine, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         return Patch(self._left_px, self._top_px, small[:, :, :3], small[:, :, 3])

@@ -27,7 +27,18 @@ def palette(look: Look) -> list[Colour]:
     mark = toned(top, 1.6) if sum(top) < 330 else toned(top, 0.55)
     hat = tinted(look.hat or "black", look.shade)
     shoe = toned(bottom, 0.4)
-    return [skin, toned(skin, 0.75), HAIRS[look.hair], top, toned(top, 0.72), mark, bottom, toned(bottom, 0.72), shoe, hat]
+    return [
+        skin,
+        toned(skin, 0.75),
+        HAIRS[look.hair],
+        top,
+        toned(top, 0.72),
+        mark,
+        bottom,
+        toned(bottom, 0.72),
+        shoe,
+        hat,
+    ]
 
 
 class _Body:
@@ -40,7 +51,9 @@ class _Body:
         self._away = math.sin(state.facing)
         walks = state.speed_mps > 0.15
         self._swing = SWING * min(1.0, state.speed_mps / 1.2) if walks else 0.06
-        self._phase = 2 * math.pi * state.walked_m / (STRIDE_M * state.actor.height_m / TALL_M) + state.actor.id
+        self._phase = (
+            2 * math.pi * state.walked_m / (STRIDE_M * state.actor.height_m / TALL_M) + state.actor.id
+        )
         self._phones = not walks and state.actor.id % 3 == 0
         self._breadth = state.actor.look.width
         self._lift_m = 0.0
@@ -85,9 +98,18 @@ class _Body:
         hem_m = {"coat": 0.55, "skirt": 0.84, "trousers": 0.86}[self._look.garment]
         if self._look.garment == "skirt":
             flare = hip + 0.07
-            canvas.polygon([(-hip, 0.98 + lift_m), (hip, 0.98 + lift_m), (flare, 0.5 + lift_m), (-flare, 0.5 + lift_m)], BOTTOM)
-        sides = [(-hip - 0.01, hem_m), (hip + 0.01, hem_m), (hip * 0.95, 1.05), (shoulder, 1.38), (shoulder * 0.8, 1.46)]
-        outline = sides + [(-shoulder * 0.8, 1.46), (-shoulder, 1.38), (-hip * 0.95, 1.05)]
+            canvas.polygon(
+                [(-hip, 0.98 + lift_m), (hip, 0.98 + lift_m), (flare, 0.5 + lift_m), (-flare, 0.5 + lift_m)],
+                BOTTOM,
+            )
+        sides = [
+            (-hip - 0.01, hem_m),
+            (hip + 0.01, hem_m),
+            (hip * 0.95, 1.05),
+            (shoulder, 1.38),
+            (shoulder * 0.8, 1.46),
+        ]
+        outline = [*sides, (-shoulder * 0.8, 1.46), (-shoulder, 1.38), (-hip * 0.95, 1.05)]
         canvas.polygon([(x, y + lift_m) for x, y in outline], TOP)
         if self._look.stripes:
             for y_m in (1.0, 1.14, 1.28):

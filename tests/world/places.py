@@ -19,7 +19,11 @@ _PROP_LOOKS = {
     "bin": (("green", "grey", "black", "blue"), (0.7, 1.1), (0.8, 1.3)),
     "plant": (("green",), (0.8, 1.5), (0.8, 1.3)),
 }
-_PROPS_OF = {"street": ("post", "tree", "bin"), "shop": ("crate", "plant", "bin"), "yard": ("crate", "post", "bin", "tree")}
+_PROPS_OF = {
+    "street": ("post", "tree", "bin"),
+    "shop": ("crate", "plant", "bin"),
+    "yard": ("crate", "post", "bin", "tree"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _SHADOWS_M = {"person": (0.42, 0.16), "car": (2.3, 0.85), "backpack": (0.3, 0.12
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What can be seen of an actor: the box around its visible pixels, and their share of its whole figure."""
+    """What can be seen of an actor: the box around its visible pixels, their share of its whole figure."""
 
     state: State
     box: Box
@@ -40,7 +40,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture, blue green red, and what is seen in it, from far to near. What has no visible pixel isn't listed."""
+    """A picture and what is seen in it, from far to near. What has no visible pixel isn't listed."""
 
     at_s: float
     picture: Picture
@@ -49,7 +49,7 @@ class Frame:
 
 
 class Renderer:
-    """Draws the frames of one scene; a frame depends on the scene and its time only, not on the frames before."""
+    """Draws the frames of one scene; a frame depends on the scene and its time, not on the frames before."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -102,13 +102,13 @@ class Renderer:
 
 
 def _noise_tile(seed: int) -> Picture:
-    """Noise around 128, larger than the picture so that each frame cuts out another part; part of it is grey."""
+    """Noise around 128, partly grey; larger than the picture, so that each frame cuts out another part."""
     rng = np.random.default_rng([seed, 1])
     shape = (HEIGHT_PX + 64, WIDTH_PX + 64)
     bulk = rng.integers(0, 256, (4, *shape), np.uint8).astype(np.int16)
     mono = bulk[0] + bulk[1] - 255
     tile = np.stack([mono // 5 + (bulk[k] - 128) // 3 for k in (1, 2, 3)], axis=2)
-    return np.clip(tile + 128, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(tile + 128, 0, 255), np.uint8)
 
 
 def _lamp_light(seed: int) -> npt.NDArray[np.float32]:
@@ -158,7 +158,9 @@ def _overlap(left: int, top: int, width: int, height: int) -> tuple[slice, slice
     )
 
 
-def _paste(picture: Picture, owners: Picture, patch: Patch, solid: npt.NDArray[np.bool_], number: int, smear_px: int) -> None:
+def _paste(
+    picture: Picture, owners: Picture, patch: Patch, solid: npt.NDArray[np.bool_], number: int, smear_px: int
+) -> None:
     """Puts a figure over what is there; `owners` remembers whose pixel it is now."""
     height, width = patch.alpha.shape
     rows, columns, inner_rows, inner_columns = _overlap(patch.left_px, patch.top_px, width, height)

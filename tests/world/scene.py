@@ -1,4 +1,7 @@
-"""A scene: a place, its actors with all that they will do, and the light. It knows no pixels; the seed decides everything."""
+"""A scene: a place, its actors with all that they will do, and the light.
+
+It knows no pixels, and the seed decides everything.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +11,14 @@ from itertools import pairwise
 import numpy as np
 
 from tests.world.actors import Actor, State, state_at
+from tests.world.cast import Cast
 from tests.world.places import Place, random_place
-from tests.world.stories import Cast, random_story
+from tests.world.stories import BEHIND_M, random_story, worn_height
 
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """`level` 1 is day, 0.15 night; `warmth` above 0 is yellowish; lamps light parts of the place when it is dark."""
+    """`level` 1 is day, 0.2 night with lamps; `warmth` above 0 is yellowish."""
 
     at_s: float
     level: float
@@ -23,7 +27,8 @@ class Light:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """How the camera spoils the picture: standard deviation of its noise at full light, blur in px, share of motion blur."""
+    """How the camera spoils the picture: noise (standard deviation in grey levels, in full light), blur,
+    and motion blur (share of a frame at 15 frames/s during which it is open)."""
 
     noise: float
     blur_px: float
@@ -64,13 +69,11 @@ def _worn(bag: Actor, owner: State | None) -> State | None:
     if owner is None:
         return None
     away = math.sin(owner.facing)
-    behind_m = 0.2 * math.cos(owner.facing)
-    up_m = (1.44 - bag.height_m) * owner.actor.height_m / 1.75
     return replace(
         owner,
         actor=bag,
-        x_m=owner.x_m - behind_m,
-        up_m=up_m,
+        x_m=owner.x_m - BEHIND_M * math.cos(owner.facing),
+        up_m=worn_height(bag, owner.actor),
         activity="worn",
         sort_m=0.02 if away < 0.15 else -0.02,
     )
@@ -81,7 +84,11 @@ def random_scene(seed: int, duration_s: float = 20.0, kind: str | None = None) -
     place = random_place(rng, kind)
     cast = Cast(place, rng)
     random_story(cast, duration_s)
-    film = Film(noise=float(rng.gamma(2.0, 2.0)), blur_px=float(rng.choice((0.0, 0.0, 0.5, 0.8, 1.1))), shutter=float(rng.uniform(0, 0.6)))
+    film = Film(
+        noise=float(rng.gamma(2.0, 2.0)),
+        blur_px=float(rng.choice((0.0, 0.0, 0.5, 0.8, 1.1))),
+        shutter=float(rng.uniform(0, 0.6)),
+    )
     return Scene(seed, place, cast.actors, _random_lights(rng, duration_s), film, duration_s)
 
 

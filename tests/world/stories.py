@@ -1,89 +1,26 @@
-"""What happens in a scene: pieces of story that a cast can play. Each piece gives its actors all their keyframes."""
+"""What happens in a scene: pieces of story for a cast. Each gives its actors all their keyframes."""
 
+import itertools
 import math
+from dataclasses import replace
 
-import numpy as np
-
-from tests.world.actors import COLOURS, HAIRS, SKINS, Actor, Keyframe, Look
-from tests.world.places import FOREVER_S, Place
+from tests.world.actors import Actor, Keyframe
+from tests.world.cast import Cast
+from tests.world.places import FOREVER_S
 from tests.world.things import CAR_LENGTH_M
 
 QUEUE_GAP_M = 0.85
+BEHIND_M = 0.2
+"""A worn bag's distance from its owner's middle."""
+PUT_DOWN_S = 1.0
 TOWARDS = -math.pi / 2
 """Facing the camera, in radians."""
-
-
-class Cast:
-    """Collects the actors of a scene and gives each its id, from 1 upwards."""
-
-    def __init__(self, place: Place, rng: np.random.Generator) -> None:
-        self.place = place
-        self.rng = rng
-        self._actors: list[Actor] = []
-
-    @property
-    def actors(self) -> tuple[Actor, ...]:
-        return tuple(self._actors)
-
-    def person(self, path: list[Keyframe], look: Look | None = None, height_m: float | None = None) -> Actor:
-        tall_m = height_m or float(np.clip(self.rng.normal(1.7, 0.11), 1.2, 1.95))
-        return self._add("person", tall_m, look or random_look(self.rng), path, None)
-
-    def backpack(self, path: list[Keyframe], owner: Actor | None, top: str | None = None) -> Actor:
-        """Before and after its own path a bag goes on its owner's back."""
-        colour = top or str(self.rng.choice(list(COLOURS)))
-        look = Look(top=colour, shade=float(self.rng.uniform(0.8, 1.2)), width=float(self.rng.uniform(0.9, 1.2)))
-        tall_m = float(self.rng.uniform(0.48, 0.66))
-        return self._add("backpack", tall_m, look, path, None if owner is None else owner.id)
-
-    def car(self, path: list[Keyframe], top: str | None = None, shape: str | None = None) -> Actor:
-        look = Look(
-            top=top or str(self.rng.choice(list(COLOURS))),
-            shade=float(self.rng.uniform(0.8, 1.2)),
-            shape=shape or str(self.rng.choice(("sedan", "hatch", "van"))),
-        )
-        return self._add("car", 1.95 if look.shape == "van" else 1.5, look, path, None)
-
-    def _add(self, label: str, tall_m: float, look: Look, path: list[Keyframe], owner: int | None) -> Actor:
-        actor = Actor(len(self._actors) + 1, label, tall_m, look, tuple(path), owner)
-        self._actors.append(actor)
-        return actor
-
-    def spot(self, margin: float = 0.85) -> tuple[float, float]:
-        """Somewhere in view, x and z in metres; near and far places are equally likely in the picture."""
-        near, far = 1 / self.place.near_m, 1 / self.place.far_m
-        z_m = 1 / float(self.rng.uniform(far, near))
-        return float(self.rng.uniform(-margin, margin)) * self.place.camera.half_width_m(z_m), z_m
-
-    def edge(self, z_m: float, side: int) -> float:
-        """An x just out of view."""
-        return side * (self.place.camera.half_width_m(z_m) + 0.9)
-
-    def side(self) -> int:
-        return 1 if self.rng.random() < 0.5 else -1
-
-
-def random_look(rng: np.random.Generator) -> Look:
-    names = list(COLOURS)
-    dark = ("black", "blue", "grey", "brown")
-    return Look(
-        top=str(rng.choice(names)),
-        bottom=str(rng.choice(dark if rng.random() < 0.7 else names)),
-        hat=str(rng.choice(names)) if rng.random() < 0.2 else None,
-        garment=str(rng.choice(("trousers", "trousers", "trousers", "coat", "skirt"))),
-        stripes=bool(rng.random() < 0.2),
-        long_hair=bool(rng.random() < 0.35),
-        skin=int(rng.integers(len(SKINS))),
-        hair=int(rng.integers(len(HAIRS))),
-        shade=float(rng.uniform(0.75, 1.25)),
-        width=float(rng.uniform(0.88, 1.22)),
-    )
 
 
 def walk(points: list[tuple[float, float]], start_s: float, speed_mps: float) -> list[Keyframe]:
     """Keyframes along points (x, z in metres) at one speed."""
     at_s, path = start_s, [Keyframe(start_s, *points[0], "walking")]
-    for (x_m, z_m), (next_x_m, next_z_m) in zip(points, points[1:], strict=False):
+    for (x_m, z_m), (next_x_m, next_z_m) in itertools.pairwise(points):
         at_s += math.hypot(next_x_m - x_m, next_z_m - z_m) / speed_mps
         path.append(Keyframe(at_s, next_x_m, next_z_m, "walking"))
     return path
@@ -175,19 +112,37 @@ def loiterer(cast: Cast, at_s: float) -> Actor:
 def left_bag(cast: Cast, at_s: float) -> Actor:
     """Someone puts a backpack down and goes away without it."""
     rng, side, speed, (x_m, z_m) = cast.rng, cast.side(), _speed(cast), cast.spot(0.7)
-    path = stay(walk([(cast.edge(z_m, side), z_m), (x_m, z_m)], at_s, speed), 1.5, "standing", TOWARDS)
-    dropped_s = path[-1].at_s - 0.4
-    owner = cast.person(go_on(path, [(cast.edge(z_m, -side), z_m)], speed))
-    lies = [(dropped_s, x_m + side * 0.35, z_m - 0.1), (FOREVER_S, x_m + side * 0.35, z_m - 0.1)]
-    path = [Keyframe(*where, "lying", TOWARDS) for where in lies]
-    return cast.backpack(path, owner)
+    path = stay(walk([(cast.edge(z_m, side), z_m), (x_m, z_m)], at_s, speed), 2.0, "standing")
+    owner = cast.person(go_on(path, [(cast.edge(z_m, -side if rng.random() < 0.5 else side), z_m)], speed))
+    return put_down(cast, owner, path[-1].at_s - 1.5, (x_m, z_m), side)
+
+
+def put_down(
+    cast: Cast, owner: Actor, at_s: float, spot: tuple[float, float], behind: int, top: str | None = None
+) -> Actor:
+    """The bag of someone who stands at a spot, back to the side `behind` (-1 or 1), sinks to the ground."""
+    bag = cast.backpack([], owner, top)
+    back_m, ground_m = spot[0] + behind * BEHIND_M, spot[0] + behind * 0.4
+    path = (
+        Keyframe(at_s, back_m, spot[1], "lying", None, worn_height(bag, owner)),
+        Keyframe(at_s + PUT_DOWN_S, ground_m, spot[1] - 0.1, "lying", TOWARDS),
+        Keyframe(FOREVER_S, ground_m, spot[1] - 0.1, "lying", TOWARDS),
+    )
+    return cast.replace(bag, replace(bag, path=path))
+
+
+def worn_height(bag: Actor, owner: Actor) -> float:
+    """How far a worn bag hangs above the ground, in metres."""
+    return (1.44 - bag.height_m) * owner.height_m / 1.75
 
 
 def lying_bag(cast: Cast) -> Actor:
     """A backpack that has been there all the time."""
     x_m, z_m = cast.spot()
     facing = float(cast.rng.uniform(-math.pi, math.pi))
-    return cast.backpack([Keyframe(0, x_m, z_m, "lying", facing), Keyframe(FOREVER_S, x_m, z_m, "lying")], None)
+    return cast.backpack(
+        [Keyframe(0, x_m, z_m, "lying", facing), Keyframe(FOREVER_S, x_m, z_m, "lying")], None
+    )
 
 
 def driver(cast: Cast, at_s: float) -> Actor:
