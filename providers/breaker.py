@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 WINDOW_S = 60.0
+MEMORY_S = 600.0
 MIN_CALLS = 5
 BAD_SHARE = 0.5
 OPEN_S = 15.0
@@ -71,11 +72,17 @@ class Breaker:
                 self._open()
 
     def _is_bad(self) -> bool:
-        past = self._clock() - WINDOW_S
-        while self._calls and self._calls[0][0] < past:
+        now_s = self._clock()
+        while self._calls and self._calls[0][0] < now_s - self._memory_s():
             self._calls.popleft()
         bad = sum(not good for _, good in self._calls)
         return len(self._calls) >= MIN_CALLS and bad >= BAD_SHARE * len(self._calls)
+
+    def _memory_s(self) -> float:
+        """The last minute, or where that holds too few calls to tell, the last ten: a server that hangs for
+        thirty seconds a call would never fill a minute.
+        """
+        return WINDOW_S if len(self._calls) > MIN_CALLS else MEMORY_S
 
     def _open(self) -> None:
         period_s = min(OPEN_S * 2**self._opened, MAX_OPEN_S)
