@@ -1,20 +1,20 @@
-"""The embedded Postgres of a state folder, shared by whoever uses it: the daemon and commands, at the same time.
+"""The embedded Postgres of a state folder, shared by its users: the daemon and commands, at the same time.
 
-Every user holds a shared lock; whoever leaves and can take it alone was the last, and stops the server. The kernel
-drops the locks of a killed process, so a server that was left running is simply taken over by the next user.
+Every user holds a shared lock; whoever leaves and can take it alone was the last, and stops the server. The
+kernel drops the locks of a killed process, so a server that was left running is taken over by the next user.
 """
 
 import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Never
 
 import structlog
 
-from daemon.postgres_server import MAJOR, PostgresFailed, PostgresServer
+from daemon.postgres_server import MAJOR, EmbeddedPostgresError, PostgresServer, until_ended
 from pipeline.store import DatabaseSettings
 
 RESTART_FIRST_S = 1.0
@@ -27,10 +27,10 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def embedded_postgres(state_dir: Path, *, wait: bool = True) -> AsyncIterator["EmbeddedPostgres"]:
-    """The server of this folder, created if need be. With `wait` it answers before the body begins.
+    """The folder's server, created if need be. With `wait` it answers before the body begins.
 
-    Without, `supervise` starts it. The last user to leave stops it. Raises PostgresFailed, and PermissionError
-    where the folder belongs to another user.
+    Without, `supervise` starts it. The last user to leave stops it. Raises EmbeddedPostgresError, and
+    PermissionError where the folder belongs to another user.
     """
     server = PostgresServer(await asyncio.to_thread(_make_home, state_dir))
     async with _locked(server.home / "in-use.lock", fcntl.LOCK_SH) as in_use:
@@ -52,7 +52,7 @@ class EmbeddedPostgres:
         self._server = server
 
     async def start(self) -> None:
-        """Return when it answers. Raises PostgresFailed."""
+        """Return when it answers. Raises EmbeddedPostgresError."""
         async with _locked(self._server.home / "start.lock", fcntl.LOCK_EX):
             await self._server.start()
 
@@ -62,7 +62,7 @@ class EmbeddedPostgres:
         while True:
             try:
                 await self.start()
-            except (PostgresFailed, OSError) as error:
+            except (EmbeddedPostgresError, OSError) as error:
                 failures += 1
                 retry_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2.0 ** min(failures - 1, 16))
                 log.error("postgres.failed", reason=str(error), retry_s=retry_s)
@@ -73,8 +73,10 @@ class EmbeddedPostgres:
             log.warning("postgres.died", directory=str(self._server.data))
 
     async def _until_it_dies(self) -> None:
-        pid = self._server.pid()
-        while pid is not None and not await _has_ended(pid, LOG_CHECK_S):
+        while (pid := self._server.pid()) is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOG_CHECK_S):
+                    await until_ended(pid)
             self._server.bound_log()
 
 
@@ -94,7 +96,7 @@ def has_embedded(state_dir: Path) -> bool:
 
 
 def _make_home(state_dir: Path) -> Path:
-    """`state_dir/postgres`, for its owner only; made by root in another user's folder, it belongs to that user."""
+    """`state_dir/postgres`, for its owner only. Made by root in another user's folder it is that user's."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     home = state_dir / "postgres"
     if not home.exists():
@@ -108,13 +110,13 @@ def _make_home(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def _locked(file: Path, how: int) -> AsyncIterator[int]:
-    """Hold a lock on the file. Asks again and again, because a thread that waits in flock() can't be cancelled."""
+    """Hold a lock on the file. Asks again and again: a thread that waits in flock() can't be cancelled."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.geteuid() == 0:
             owner = file.parent.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        while not _try_lock(descriptor, how):
+        while not _try_lock(descriptor, how):  # noqa: ASYNC110 - nothing tells us when it is free
             await asyncio.sleep(_LOCK_POLL_S)
         yield descriptor
     finally:
@@ -126,24 +128,4 @@ def _try_lock(descriptor: int, how: int) -> bool:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
-
-
-async def _has_ended(pid: int, within_s: float) -> bool:
-    """Wait for the end of a process that need not be a child of ours."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        async with asyncio.timeout(within_s):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
     return True

