@@ -278,7 +278,10 @@ class Camera:
             self._answer_jpeg(seq, b"")
         if child is not None and not self._verdict.done():
             self.stats.restarts += 1
-            self._log.warning("camera.stderr", lines=[self._settings.redact(line) for line in child.stderr])
+            if self._down_by is not LossCause.CRASHED:
+                self._log.warning(
+                    "camera.stderr", lines=[self._settings.redact(line) for line in child.stderr]
+                )
             self._decide(Loss(LossCause.CRASHED, child.how_it_ended))
 
     def _answer_jpeg(self, seq: int, jpeg: bytes) -> None:

@@ -131,7 +131,8 @@ class Feed:
         box = letterbox_for(width, height, self._settings.input_size.size_px, self._settings.input_size.fixed)
         picture = self._slots.view(slot, box.input_height, box.input_width)
         draw(native, box, picture)
-        motion, cause = self._judge(picture, stream_s)
+        inside = picture[box.top : box.top + box.drawn_height, box.left : box.left + box.drawn_width]
+        motion, cause = self._judge(inside, stream_s)
         if not cause:
             times = captured_at, stream_s, stream_s - self._skipped_s
             sizes = width, height, box.input_height, box.input_width

@@ -26,6 +26,7 @@ from pipeline.camera_source import SourceLostError
 from pipeline.letterbox import Picture
 
 PR_SET_PDEATHSIG = 1
+IOLBF = 1
 READ_BYTES = 65536
 
 
@@ -37,6 +38,10 @@ class Outbox:
     def __init__(self) -> None:
         self._fd = os.dup(1)
         os.dup2(2, 1)
+        # FFmpeg's log goes to C's stdout, by OpenCV: by the line, or it would lie in a buffer when it is
+        # looked for.
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, IOLBF, 0)
         self._lock = threading.Lock()
 
     def send(self, kind: Message, payload: bytes = b"") -> None:

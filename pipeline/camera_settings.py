@@ -26,6 +26,9 @@ KIND_OF_SCHEME = {
 DEVICES = "/dev/"
 SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|token|key|auth|secret|sig|user)[^=&]*=)([^&#]*)")
 MASK = "***"
+SECRET_CHARS = 4
+"""A shorter password is masked only together with its user: alone it is in every other word."""
+
 STALL_FACTOR = 2
 """A child gets this many of its own timeouts before it counts as stuck."""
 
@@ -134,6 +137,6 @@ class CameraSettings(Section):
         userinfo = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
         password = userinfo.partition(":")[2]
         tokens = [value for _, value in SECRET_QUERY.findall(url)]
-        found = {url, userinfo, password, *tokens}
+        found = {url, userinfo, *(secret for secret in (password, *tokens) if len(secret) >= SECRET_CHARS)}
         found |= {unquote(secret) for secret in found} | {quote(unquote(secret), safe="") for secret in found}
-        return sorted((secret for secret in found if secret), key=len, reverse=True)
+        return sorted(found - {""}, key=len, reverse=True)

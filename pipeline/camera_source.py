@@ -3,6 +3,7 @@ block.
 """
 
 import os
+import re
 import stat
 import tempfile
 import time
@@ -42,17 +43,16 @@ CAPTURE_OPTIONS = {
 out.
 """
 
-CAUSES_IN_LOG = (
-    ("401", LossCause.AUTH),
-    ("403", LossCause.AUTH),
-    ("Unauthorized", LossCause.AUTH),
-    ("Connection refused", LossCause.REFUSED),
-    ("resolve hostname", LossCause.UNREACHABLE),
-    ("No route to host", LossCause.UNREACHABLE),
-    ("Network is unreachable", LossCause.UNREACHABLE),
-    ("404", LossCause.MISSING),
-    ("timed out", LossCause.TIMEOUT),
-)
+CAUSE_IN_LOG = {
+    LossCause.AUTH: re.compile(r"(?:failed: |HTTP error |returned )40[13]\b"),
+    LossCause.REFUSED: re.compile(r"Connection refused"),
+    LossCause.UNREACHABLE: re.compile(r"resolve hostname|No route to host|Network is unreachable"),
+    LossCause.MISSING: re.compile(r"(?:failed: |HTTP error |returned )404\b"),
+    LossCause.TIMEOUT: re.compile(r"timed out"),
+}
+"""FFmpeg tells why it failed only to its log."""
+
+LOG_PREFIX = re.compile(r"^(\[[^]]*\] )+")
 TIMED_OUT_SHARE = 0.9
 """A call that took this share of its timeout ended because of it: OpenCV doesn't say."""
 
@@ -165,7 +165,7 @@ def _check_file(path: Path) -> None:
 def _open_video(settings: ChildSettings) -> VideoSource:
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS[settings.kind]
     started_s = time.monotonic()
-    with _stderr_into_text() as text:
+    with _log_into_text() as text:
         capture = _capture(settings)
         opened = capture.isOpened()
     if opened:
@@ -189,34 +189,31 @@ def _capture(settings: ChildSettings) -> cv2.VideoCapture:
 
 
 def _why_not_open(log: str, took_s: float, settings: ChildSettings) -> SourceLostError:
-    """FFmpeg tells the reason only to its log."""
-    for word, cause in CAUSES_IN_LOG:
-        if word in log:
-            return SourceLostError(cause, _first_line(log, word))
+    for cause, words in CAUSE_IN_LOG.items():
+        if line := next(filter(words.search, log.splitlines()), ""):
+            return SourceLostError(cause, LOG_PREFIX.sub("", line))
     if settings.kind is SourceKind.DEVICE and not os.path.exists(settings.url):
         return SourceLostError(LossCause.MISSING, "no such device")
     if settings.kind is not SourceKind.FILE and took_s >= TIMED_OUT_SHARE * settings.open_timeout_s:
         return SourceLostError(LossCause.TIMEOUT, f"no answer in {settings.open_timeout_s:g} s")
-    return SourceLostError(
-        LossCause.UNSUPPORTED, _first_line(log, "FFMPEG") or "not a video that FFmpeg can read"
-    )
-
-
-def _first_line(log: str, word: str) -> str:
-    line = next((line for line in log.splitlines() if word in line), "")
-    return line.partition("] ")[2] or line
+    said = (line for line in log.splitlines() if "[OPENCV:FFMPEG" in line)
+    return SourceLostError(LossCause.UNSUPPORTED, LOG_PREFIX.sub("", next(said, "FFmpeg can't read it")))
 
 
 @contextmanager
-def _stderr_into_text() -> Iterator[list[str]]:
-    """What C code writes to stderr meanwhile: given as text at the end, and passed on to the real stderr."""
+def _log_into_text() -> Iterator[list[str]]:
+    """What C code writes to stdout and stderr meanwhile: text at the end, and then passed on to the real
+    stderr.
+    """
     text: list[str] = []
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 1)
         os.dup2(held.fileno(), 2)
         try:
             yield text
         finally:
+            os.dup2(real, 1)
             os.dup2(real, 2)
             os.close(real)
             held.seek(0)

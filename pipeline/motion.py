@@ -106,7 +106,7 @@ class HealthCheck:
         return Health.FROZEN if frozen else Health.OK
 
     def _compare(self, picture: Picture, stream_s: float) -> None:
-        checksum = zlib.crc32(picture.data)
+        checksum = zlib.crc32(picture.tobytes())
         if checksum != self._checksum:
             self._changed_s = stream_s
         self._checksum, self._checked_s = checksum, stream_s
