@@ -7,7 +7,7 @@ import pytest
 from providers.base import Failure, Outcome, Request
 from providers.chain import ProviderChain
 from providers.open import open_providers
-from providers.settings import DetectionsSettings, OllamaSettings
+from providers.settings import DetectionsSettings, OllamaSettings, ProviderSettings
 from tests.providers.fakes import Clock, Fake, an_answer, failed, guarded
 from tests.providers.samples import a_request, analysis, error, failure
 
@@ -118,7 +118,7 @@ async def test_two_providers_of_one_name_are_refused() -> None:
 
 
 async def test_a_dead_server_falls_back_to_the_detector() -> None:
-    settings = [
+    settings: list[ProviderSettings] = [
         OllamaSettings(kind="ollama", base_url="http://127.0.0.1:9", max_attempts=1),
         DetectionsSettings(kind="detections"),
     ]

@@ -35,17 +35,17 @@ async def test_one_picture_tries_a_provider_that_was_down() -> None:
     await ask_times(provider, 5)
     clock.pass_s(15)
     fake.failing = None
-    gate = asyncio.Event()
+    gate, began = asyncio.Event(), asyncio.Event()
 
     async def held(request: Request) -> Outcome:
+        began.set()
         await gate.wait()
         return an_answer(request)
 
     fake.script = held
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(provider.ask(a_request())) for _ in range(4)]
-        while len(fake.asked) < 6:
-            await asyncio.sleep(0)
+        await began.wait()
         gate.set()
     outcomes = [task.result() for task in tasks]
     analysis(outcomes[0])
@@ -59,14 +59,16 @@ async def test_a_cancelled_trial_leaves_the_trial_to_the_next() -> None:
     await ask_times(provider, 5)
     clock.pass_s(15)
 
+    began = asyncio.Event()
+
     async def never(_request: Request) -> Outcome:
+        began.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     fake.script = never
     trial = asyncio.create_task(provider.ask(a_request()))
-    while len(fake.asked) < 6:
-        await asyncio.sleep(0)
+    await began.wait()
     trial.cancel()
     await asyncio.gather(trial, return_exceptions=True)
     fake.script = fake.failing = None
