@@ -44,6 +44,7 @@ class Summary:
             outcomes=dict(self._app.tally.outcomes),
             shed=self._app.intake.tally.shed,
             expired=self._app.intake.tally.expired,
+            refused=self._app.intake.tally.refused,
             gaps=self._app.intake.tally.gaps,
             suppressed=self._suppressed(),
             waiting=self._app.queue.depth(),

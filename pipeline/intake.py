@@ -10,7 +10,7 @@ import structlog
 
 from pipeline.events import Event, EventOutcome, Gap
 from pipeline.journal import Accepted, Journal
-from pipeline.journal_file import Ending, Waiting
+from pipeline.journal_file import Ending, JournalFullError, Waiting
 from pipeline.queue import EventQueue
 from providers.base import Question
 
@@ -26,6 +26,7 @@ class IntakeTally:
     shed: int = 0
     expired: int = 0
     gaps: int = 0
+    refused: int = 0
 
 
 class OpenEvents:
@@ -68,7 +69,11 @@ class Intake:
     async def event(self, event: Event, replayed: bool = False) -> None:
         """Returns when the event is durable. One that nothing is asked about is over at once."""
         ending, reason = self._ending_at_once(event)
-        accepted = await self._journal.accept(event, ending, reason, replayed)
+        try:
+            accepted = await self._journal.accept(event, ending, reason, replayed)
+        except JournalFullError as error:
+            self._refused(event, error)
+            return
         if not accepted.new and not accepted.shed:
             self.tally.known += 1
             return
@@ -95,6 +100,11 @@ class Intake:
         late = self._queue.expired()
         await self._end(late, EventOutcome.EXPIRED, "waited longer than queue.ttl_s allows")
         self.tally.expired += len(late)
+
+    def _refused(self, event: Event, error: JournalFullError) -> None:
+        """It was never accepted, and nothing could be written to say so: the log is all that is left."""
+        self.tally.refused += 1
+        log.error("event.refused", event_id=str(event.id), camera=event.camera, kind=event.kind, error=str(error))
 
     def _ending_at_once(self, event: Event) -> tuple[EventOutcome | None, str]:
         if not self._questions_for(event):

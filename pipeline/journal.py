@@ -21,7 +21,7 @@ import structlog
 from pydantic import Field
 
 from pipeline.events import Event, EventOutcome, Gap
-from pipeline.journal_file import Clock, Ending, JournalError, JournalFile, Leased, Waiting, open_file
+from pipeline.journal_file import Clock, Ending, JournalError, JournalFile, JournalFullError, Leased, Waiting, open_file
 from pipeline.uploader import OutboxRow
 from providers.settings import Section
 
@@ -151,29 +151,43 @@ class Journal:
         return group
 
     def _commit(self, group: list[_Command]) -> None:
-        with self._file.connection:
-            for command in group:
-                try:
-                    with self._file.connection:  # a savepoint: one bad command leaves the others alone
-                        command.result = command.run(self._file)
-                except (apsw.ConstraintError, apsw.FullError, ValueError, KeyError) as error:
-                    command.error = error
-
-
-def _accept(
-    file: JournalFile, event: Event, ending: EventOutcome | None, reason: str, replayed: bool
-) -> Accepted:
-    shed: list[UUID] = []
-    while True:
+        """All in one transaction. Where the disk has no room for it, each by itself, so that some may pass."""
+        db = self._file.connection
         try:
-            with file.connection:
-                return Accepted(file.accept(event, ending, reason, replayed), tuple(shed))
-        except apsw.FullError:
-            made_room = file.shed_one("journal full", event.priority)
-            if made_room is None:
-                file.accept(event, EventOutcome.SHED, "journal full", replayed)
-                return Accepted(False, (*shed, event.id))
-            shed.append(made_room)
+            db.execute("BEGIN IMMEDIATE")
+            for command in group:
+                self._run(command)
+            db.execute("COMMIT")
+        except apsw.FullError as error:  # SQLite has undone the transaction by itself, or does it here
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if len(group) == 1:
+                group[0].error = JournalFullError(f"no room on the disk: {error}")
+            else:
+                for command in group:
+                    self._commit([command])
+
+    def _run(self, command: _Command) -> None:
+        """Behind a savepoint: a command that can't be carried out leaves the others of its transaction alone."""
+        db = self._file.connection
+        db.execute("SAVEPOINT command")
+        try:
+            command.result, command.error = command.run(self._file), None
+        except (apsw.ConstraintError, ValueError, KeyError) as error:
+            db.execute("ROLLBACK TO command")
+            command.error = error
+        db.execute("RELEASE command")
+
+
+def _accept(file: JournalFile, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> Accepted:
+    shed: list[UUID] = []
+    while not file.has_room(event):
+        made_room = file.shed_one("journal full", event.priority)
+        if made_room is None:
+            file.accept(event, EventOutcome.SHED, "journal full", replayed)
+            return Accepted(False, (*shed, event.id))
+        shed.append(made_room)
+    return Accepted(file.accept(event, ending, reason, replayed), tuple(shed))
 
 
 def _settle(group: Sequence[_Command]) -> None:

@@ -25,6 +25,14 @@ SCHEMA_VERSION = 1
 OLDEST_SAFE_SQLITE = 3_051_003
 """Before 3.51.3 a reset of the write-ahead log could corrupt the file."""
 
+RESERVE_BYTES = 8 * 2**20
+"""Above the quota, for the rows that tell what had to be given up: SQLite itself refuses only beyond."""
+
+_ROW_BYTES = 16 * 1024
+"""What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
+
+_PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
+
 _SCHEMA = """
 CREATE TABLE events (
     number        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,6 +60,10 @@ CREATE TABLE dead_letters (
 
 class JournalError(Exception):
     """The journal can't be used; nothing can be accepted."""
+
+
+class JournalFullError(JournalError):
+    """There is no room left, not even for the row that would say so. What was accepted before is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +98,40 @@ def open_file(path: Path, quota_bytes: int, clock: "Clock") -> "JournalFile":
     """Open or create the journal. Raises JournalError with what is wrong."""
     if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
         raise JournalError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed")
+    connection = apsw.Connection(str(path))
     try:
-        connection = apsw.Connection(str(path))
-        _prepare(connection, quota_bytes)
-    except apsw.Error as error:
+        _check_owner(connection)
+        _prepare(connection, quota_bytes + RESERVE_BYTES)
+    except (apsw.Error, JournalError) as error:
+        connection.close()
         raise JournalError(f"{path}: {error}") from error
-    return JournalFile(connection, clock)
+    return JournalFile(connection, clock, quota_bytes)
 
 
-def _prepare(connection: apsw.Connection, quota_bytes: int) -> None:
+def _check_owner(connection: apsw.Connection) -> None:
+    """Before anything is changed: is it empty, or ours, and of a version that we know?"""
+    version, application = connection.pragma("user_version"), connection.pragma("application_id")
+    is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    if not is_empty and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        raise JournalError(
+            f"is no journal of this version: application {application}, schema {version}, expected {SCHEMA_VERSION}"
+        )
+
+
+def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
     connection.set_busy_timeout(0)
-    pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-    for name, wanted in pragmas.items():
+    for name, wanted in _PRAGMAS.items():
         connection.pragma(name, wanted)
         if (given := connection.pragma(name)) != wanted:
             raise JournalError(f"SQLite did not take PRAGMA {name}={wanted}: it says {given}")
     connection.pragma("journal_size_limit", 16 * 2**20)
-    connection.pragma("max_page_count", max(64, quota_bytes // int(str(connection.pragma("page_size")))))
-    version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    if version == 0:
+    connection.pragma("max_page_count", most_bytes // int(str(connection.pragma("page_size"))))
+    if connection.pragma("user_version") == 0:
         with connection:
             connection.execute(_SCHEMA)
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
-    elif application != APPLICATION_ID or version != SCHEMA_VERSION:
-        raise JournalError(f"is no journal of this version: application {application}, schema {version}, expected {SCHEMA_VERSION}")
 
 
 class Clock:
@@ -137,9 +157,16 @@ class Clock:
 class JournalFile:
     """Every method is meant to run inside a transaction that the caller commits."""
 
-    def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
+    def __init__(self, connection: apsw.Connection, clock: Clock, quota_bytes: int) -> None:
         self.connection = connection
         self._clock = clock
+        self._quota_bytes = quota_bytes
+        self._page_bytes = int(str(connection.pragma("page_size")))
+
+    def has_room(self, event: Event) -> bool:
+        """Whether the quota allows one more event like this."""
+        pages = int(str(self.connection.pragma("page_count"))) - int(str(self.connection.pragma("freelist_count")))
+        return pages * self._page_bytes + len(event.jpeg) + _ROW_BYTES <= self._quota_bytes
 
     def accept(self, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
         """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known."""
