@@ -127,7 +127,10 @@ class FolderSource:
         return True
 
     def retrieve(self, out: Picture | None) -> Picture | None:
-        picture = cv2.imread(os.fspath(self._path), cv2.IMREAD_COLOR)
+        try:
+            picture = cv2.imread(os.fspath(self._path), cv2.IMREAD_COLOR)
+        except cv2.error:  # more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
+            return None
         return None if picture is None else np.asarray(picture, np.uint8)
 
     def close(self) -> None:
