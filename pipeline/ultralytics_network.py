@@ -21,6 +21,12 @@ _QUIET = {
 """Nothing is downloaded, installed or reported at run time. Read at import, so set before it."""
 
 
+def be_quiet() -> None:
+    """Call before the first import of ultralytics."""
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+
+
 class UltralyticsNetwork:
     """Not thread-safe by its authors' word, so it is loaded in, and only ever used by, the detector's one thread.
 
@@ -30,7 +36,7 @@ class UltralyticsNetwork:
     streams = 1
 
     def __init__(self, path: Path, device: str, iou: float, least_confidence: float) -> None:
-        os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+        be_quiet()
         try:
             import torch
             from ultralytics import YOLO, settings
