@@ -99,6 +99,7 @@ def sqlstate(error: BaseException) -> str:
 
 def explain(error: BaseException) -> str:
     """One line for a person: the database's words, and what to do where that is known. Holds no password."""
-    words = " ".join(str(error).split())[:MESSAGE_LIMIT] or type(error).__name__
+    said = getattr(error, "message", None) or str(error)  # without its DETAIL, which may hold the row
+    words = " ".join(said.split())[:MESSAGE_LIMIT] or type(error).__name__
     advice = _ADVICE.get(sqlstate(error))
     return f"{words} ({advice})" if advice else words

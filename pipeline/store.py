@@ -5,8 +5,6 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -17,6 +15,7 @@ import structlog
 from pydantic import Field, SecretStr
 
 from pipeline.migrations import TABLES, migrate_if_allowed
+from pipeline.sql import statement
 from pipeline.sql_errors import DATABASE_ERRORS, DatabaseUnusableError
 from providers.settings import Section
 
@@ -157,8 +156,13 @@ class Store:
                 await connection.execute(*statements[0])
                 return
             async with connection.transaction():
-                for statement, body in statements:
-                    await connection.execute(statement, body)
+                for insert, body in statements:
+                    await connection.execute(insert, body)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        async with self._pool.acquire() as connection:
+            yield connection
 
     async def start_afresh(self) -> None:
         """After an error: look at the tables again, and use no connection that was made before now."""
@@ -183,14 +187,13 @@ def _statements(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:
     bodies: dict[str, list[str]] = {}
     for row in rows:
         bodies.setdefault(row.table, []).append(row.body)
-    return [(insert_statement(table), f"[{','.join(listed)}]") for table, listed in bodies.items()]
+    return [(_insert_into(table), f"[{','.join(listed)}]") for table, listed in bodies.items()]
 
 
-@cache
-def insert_statement(table: str) -> str:
+def _insert_into(table: str) -> str:
     if table not in TABLES:
-        raise DatabaseUnusableError(f"This version of lva has no table {table!r}.")
-    return files("pipeline.sql").joinpath(f"insert_{table}.sql").read_text("utf-8")
+        raise DatabaseUnusableError(f"this version of lva has no table {table!r}")
+    return statement(f"insert_{table}")
 
 
 async def answers(dsn: str, timeout_s: float = 5.0) -> bool:

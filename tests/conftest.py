@@ -1,0 +1,74 @@
+"""A real Postgres for whoever asks: one server a session, one database a test."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from daemon.postgres_server import PostgresServer
+from pipeline.migrations import migrate
+
+TEMPLATE = "lva_template"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a server's `postgres` database, as its superuser. The server is the embedded one."""
+    with tempfile.TemporaryDirectory(prefix="lva-test-") as directory:
+        server = PostgresServer(Path(directory))
+        asyncio.run(_start(server))
+        yield server.dsn
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[str]:
+    """The address of a database of the test's own, with all tables in it."""
+    async with _new_database(postgres, template=TEMPLATE) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def empty_database(postgres: str) -> AsyncIterator[str]:
+    """The address of a database of the test's own with nothing in it."""
+    async with _new_database(postgres, template="template0") as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to `database`, as its owner."""
+    opened = await asyncpg.connect(database)
+    yield opened
+    await opened.close()
+
+
+async def _start(server: PostgresServer) -> None:
+    await server.start()
+    admin = await asyncpg.connect(server.dsn)
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    template = await asyncpg.connect(dsn_of(server.dsn, TEMPLATE))
+    await migrate(template)
+    await template.close()
+
+
+@asynccontextmanager
+async def _new_database(server_dsn: str, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(server_dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield dsn_of(server_dsn, name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def dsn_of(server_dsn: str, name: str) -> str:
+    return server_dsn.replace("/postgres?", f"/{name}?")
