@@ -71,7 +71,7 @@ def analyze(
     if json_file and csv_file:
         raise click.UsageError("either --json or --csv")
     config = load_config(config_path)
-    configure_logs(config.log, known_secrets(config_path))
+    configure_logs(config.log, known_secrets(config_path), sys.stderr)
     configured = tuple(one.question for one in config.questions) or DEFAULT_QUESTIONS
     questions = questions_from(texts) or configured
     if all(one.kind == "detections" for one in config.providers):

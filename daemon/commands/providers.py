@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def test(image: Path, as_lines: bool, config_path: Path) -> None:
     Providers that cost money are asked as well: twice, once to see that they are there.
     """
     config = load_config(config_path)
-    configure_logs(config.log, known_secrets(config_path))
+    configure_logs(config.log, known_secrets(config_path), sys.stderr)
     try:
         jpeg = load_jpeg(image)
     except PictureError as error:
