@@ -21,6 +21,7 @@ class RetryBudget:
         self._retries: deque[float] = deque()
 
     def called(self) -> None:
+        self._forget()
         self._calls.append(self._clock())
 
     def take(self) -> bool:

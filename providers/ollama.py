@@ -117,7 +117,11 @@ class Ollama:
             raise ProviderError(Failure.BAD_REQUEST, message, advice=Advice.PARK)
 
     async def _digest(self) -> str:
-        models = (await self._calls.get("/api/tags")).get("models")
+        """The name with the start of its digest, or the name alone where the server doesn't list it."""
+        try:
+            models = (await self._calls.get("/api/tags")).get("models")
+        except ProviderError:
+            return self._settings.model
         wanted = {self._settings.model, f"{self._settings.model}:latest"}
         for model in models if isinstance(models, list) else []:
             if (

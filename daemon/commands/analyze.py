@@ -74,13 +74,14 @@ def analyze(
     configure_logs(config.log, known_secrets(config_path), sys.stderr)
     configured = tuple(one.question for one in config.questions) or DEFAULT_QUESTIONS
     questions = questions_from(texts) or configured
-    if all(one.kind == "detections" for one in config.providers):
+    looking = [one for one in config.providers if one.kind != "detections"]
+    if not looking:
         click.echo(NOBODY_LOOKS, err=True)
     form: Form = Csv(questions) if csv_file else JsonLines(questions)
     try:
         with _output(csv_file or json_file or "-", form) as (answered, write):
             wanted = [path for path in pictures_in(paths) if str(path) not in answered]
-            failed = asyncio.run(_analyze_all(wanted, questions, config.providers, write))
+            failed = asyncio.run(_analyze_all(wanted, questions, looking, write))
     except NotResultsError as error:
         raise click.ClickException(f"{csv_file or json_file} is left as it is: {error}") from error
     if failed:

@@ -19,8 +19,8 @@ class Ran:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-async def lva(*words: str, cwd: Path) -> Ran:
-    process = await asyncio.create_subprocess_exec(
+async def start_lva(*words: str, cwd: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "daemon",
@@ -29,5 +29,9 @@ async def lva(*words: str, cwd: Path) -> Ran:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def lva(*words: str, cwd: Path) -> Ran:
+    process = await start_lva(*words, cwd=cwd)
     out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())

@@ -1,7 +1,9 @@
 """`lva analyze`: folders in, rows out, and no picture ever overwritten."""
 
+import asyncio
 import csv
 import json
+import signal
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import numpy as np
 from aiohttp import web
 
 from tests.commands.conftest import configure
-from tests.commands.lva import lva
+from tests.commands.lva import lva, start_lva
 from tests.providers.wire import Wire, told
 
 ASK = ("--question", "open=yesno:Is the gate open?", "--question", "people=count:person")
@@ -76,6 +78,50 @@ async def test_a_busy_server_is_waited_for(wire: Wire, folder: Path) -> None:
     configure(folder, wire)
     ran = await lva("analyze", "pictures/a.jpg", "--question", "What is it?", cwd=folder)
     assert ran.rows[0]["answers"]["question_1"]["value"] == "A grey field."
+
+
+async def test_a_picture_that_a_provider_failed_at_is_not_left_to_the_detector(
+    wire: Wire, folder: Path
+) -> None:
+    wire.on("/v1/query", told({"error": "boom"}, 500))
+    configure(folder, wire, more='[[providers]]\nkind = "detections"')
+    [row] = (await lva("analyze", "pictures/a.jpg", "--question", "What is it?", cwd=folder)).rows
+    assert (row["status"], "server_error" in row["message"]) == ("error", True)
+
+
+async def test_ctrl_c_leaves_whole_rows_to_go_on_from(wire: Wire, folder: Path) -> None:
+    hangs, began = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.StreamResponse:
+        began.set()
+        await hangs.wait()
+        return web.json_response({"answer": "Too late."})
+
+    wire.on("/v1/query", told({"answer": "A grey field."}), hang)
+    configure(folder, wire, more="concurrency = 1")
+    command = (
+        "analyze",
+        "pictures/a.jpg",
+        "pictures/b.png",
+        "--question",
+        "What is it?",
+        "--json",
+        "rows.jsonl",
+    )
+    process = await start_lva(*command, cwd=folder)
+    await began.wait()
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    hangs.set()
+    assert process.returncode == 1
+    file = folder / "rows.jsonl"
+    assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == ["pictures/a.jpg"]
+    wire.on("/v1/query", told({"answer": "Another field."}))
+    assert (await lva(*command, cwd=folder)).code == 0
+    assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == [
+        "pictures/a.jpg",
+        "pictures/b.png",
+    ]
 
 
 async def test_the_picture_that_is_sent_is_a_fresh_jpeg(wire: Wire, folder: Path) -> None:
