@@ -13,15 +13,13 @@ from pipeline.camera_source import FALLBACK_FPS, SourceLostError, open_source
 from pipeline.letterbox import Letterbox, Picture, draw, fit, smallest_input
 from pipeline.motion import HealthCheck, MotionGate, Thumbnail, thumbnail
 
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = 0.5
 
 Send = Callable[[Message, bytes], None]
 
 
 class Reports:
-    """Tells the parent every second what happened since the last time: counts, not totals, so that any child
-    may die.
-    """
+    """Tells the parent twice a second what happened since the last time. No totals: any child may die."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -31,7 +29,7 @@ class Reports:
         self.health = Health.OK
 
     def still_here(self) -> None:
-        """Called at every step; sends at most once a second."""
+        """Called at every step; sends at most twice a second."""
         if time.monotonic() - self._sent_s >= REPORT_EVERY_S:
             self.flush()
 

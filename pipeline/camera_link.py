@@ -36,7 +36,7 @@ class Command(IntEnum):
 
 
 class Message(IntEnum):
-    """From the child. STATUS comes every second, as proof of progress; LOST and ENDED end what OPEN began."""
+    """From the child. STATUS comes twice a second, to prove progress; LOST and ENDED end what OPEN began."""
 
     READY = 1
     OPENED = 2

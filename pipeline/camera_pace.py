@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-NAP_S = 1.0
+NAP_S = 0.5
 """A long wait for a file's next frame is cut into naps of this length, to report progress between them."""
 
 ROUNDING = 1e-6

@@ -29,8 +29,26 @@ MASK = "***"
 SECRET_CHARS = 4
 """A shorter password is masked only together with its user: alone it is in every other word."""
 
+LEAST_STALL_S = 2.0
+"""A child reports twice a second; with less patience than this a busy box would look like a stuck camera."""
+
 STALL_FACTOR = 2
 """A child gets this many of its own timeouts before it counts as stuck."""
+
+
+def _check_host(url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        port_is_a_number = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_a_number = False
+    if not parts.hostname:
+        raise PydanticCustomError("camera_url", "the URL names no host")
+    if not port_is_a_number or "@" in parts.path:
+        raise PydanticCustomError(
+            "camera_url",
+            "the URL can't be read; a : / ? # or @ in the password is written %3A %2F %3F %23 or %40",
+        )
 
 
 class CameraSettings(Section):
@@ -81,8 +99,7 @@ class CameraSettings(Section):
                 "a camera is rtsp://, rtsps://, http://, https://, file://, /dev/video…, or a path",
             )
         if scheme != "file":
-            if not urlsplit(text).hostname:
-                raise PydanticCustomError("camera_url", "the URL names no host")
+            _check_host(text)
             return url
         path = Path(unquote(urlsplit(text).path) if "://" in text else text).expanduser()
         base_dir = (info.context or {}).get(BASE_DIR)
@@ -109,7 +126,9 @@ class CameraSettings(Section):
     @property
     def stall_s(self) -> float:
         """A child that has said nothing for this long is stuck."""
-        return max(self.stall_timeout_s, STALL_FACTOR * max(self.open_timeout_s, self.read_timeout_s))
+        return max(
+            LEAST_STALL_S, self.stall_timeout_s, STALL_FACTOR * max(self.open_timeout_s, self.read_timeout_s)
+        )
 
     @property
     def redacted(self) -> str:
@@ -118,10 +137,8 @@ class CameraSettings(Section):
         if "://" not in text:
             return text
         scheme, _, rest = text.partition("://")
-        authority, slash, path = rest.partition("/")
-        host = authority.rpartition("@")[2]
-        shown = f"{MASK}@{host}" if host != authority else host
-        return SECRET_QUERY.sub(rf"\1{MASK}", f"{scheme}://{shown}{slash}{path}")
+        userinfo, at, shown = rest.rpartition("@")
+        return SECRET_QUERY.sub(rf"\1{MASK}", f"{scheme}://{MASK if userinfo else ''}{at}{shown}")
 
     def redact(self, text: str) -> str:
         """A text from outside, without anything secret of this camera's URL in it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pipeline.camera_link import ChildSettings, slot_view
 from pipeline.letterbox import Picture
 
-PATIENCE_S = 1.0
+PATIENCE_S = 0.5
 """While waiting for a slot, progress is reported this often."""
 
 
@@ -34,7 +34,7 @@ class Slots:
             return slot
 
     def wait(self, still_here: Callable[[], None]) -> int:
-        """The lowest free slot, waiting for it; calls `still_here` every second meanwhile."""
+        """The lowest free slot, waiting for it; calls `still_here` now and then meanwhile."""
         while (slot := self.take()) is None:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._free), PATIENCE_S)

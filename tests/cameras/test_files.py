@@ -55,25 +55,25 @@ async def test_two_frames_can_be_in_hand_at_once_at_full_pace(tmp_path: Path) ->
 
 
 async def test_a_file_waits_for_a_consumer_that_takes_its_time(tmp_path: Path) -> None:
-    async with watching(a_clip(tmp_path / "clip.mp4", 12), pace="full", stall_timeout_s=0.5) as camera:
+    async with watching(a_clip(tmp_path / "clip.mp4", 12), pace="full", open_timeout_s=0.5) as camera:
         await until(camera, Opened)
-        await asyncio.sleep(4)  # longer than a stuck process would be allowed to be silent
+        await asyncio.sleep(2.7)  # longer than a stuck process would be allowed to be silent
         assert len(await all_frames(camera)) == 12
         assert camera.stats.restarts == 0
 
 
 async def test_in_real_time_the_newest_frame_wins_and_drops_are_counted(tmp_path: Path) -> None:
-    async with watching(a_clip(tmp_path / "clip.mp4", frames=60, fps=20.0), detect_fps=20) as camera:
+    async with watching(a_clip(tmp_path / "clip.mp4", frames=30, fps=20.0), detect_fps=20) as camera:
         first = await until(camera, Frame)
         camera.release(first)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.8)
         late = await until(camera, Frame)
         camera.release(late)
         assert late.stream_s - first.stream_s > 0.5
         await until(camera, Ended)
         stats = camera.stats
-    assert stats.dropped_by_cause["newer"] >= 10
-    assert stats.frames_handed + stats.dropped_by_cause["newer"] == stats.frames_grabbed == 60
+    assert stats.dropped_by_cause["newer"] >= 8
+    assert stats.frames_handed + stats.dropped_by_cause["newer"] == stats.frames_grabbed == 30
 
 
 async def test_a_looped_file_goes_on_and_its_clock_too(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ Event = TypeVar("Event", bound=CameraEvent)
 def settings_for(url: str | Path, **changes: Any) -> CameraSettings:
     """A camera that loses its patience soon."""
     quick = {
-        "open_timeout_s": 1.5,
-        "read_timeout_s": 1.0,
-        "stall_timeout_s": 3.0,
+        "open_timeout_s": 1.2,
+        "read_timeout_s": 0.8,
+        "stall_timeout_s": 2.0,
         "retry_s": 0.2,
         "retry_max_s": 0.4,
         "motion": False,

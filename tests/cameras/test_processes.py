@@ -1,0 +1,160 @@
+"""The process behind a camera: how it is killed, replaced, fed and kept quiet."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from pipeline.camera import CameraGone, Frame, LossCause, Lost, Opened
+from tests.cameras.pictures import a_clip
+from tests.cameras.rtsp_scripted import Fault, Script, ScriptedRtspServer
+from tests.cameras.watching import all_frames, children, until, watching
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    return a_clip(tmp_path / "clip.mp4", frames=300)
+
+
+async def test_a_stuck_process_is_killed_and_replaced(endless: Path) -> None:
+    async with watching(endless, loop=True) as camera:
+        await until(camera, Frame)
+        [stuck] = children()
+        os.kill(stuck, signal.SIGSTOP)
+        lost = await until(camera, Lost)
+        assert lost.cause is LossCause.STALLED
+        await until(camera, Opened)
+        assert stuck not in children()
+        assert camera.stats.restarts == 1
+
+
+async def test_a_killed_process_is_replaced_and_its_frames_do_no_harm(endless: Path) -> None:
+    async with watching(endless, loop=True) as camera:
+        frame = await until(camera, Frame)
+        pixels = frame.picture.copy()
+        [victim] = children()
+        os.kill(victim, signal.SIGKILL)
+        lost = await until(camera, Lost)
+        assert lost.cause is LossCause.CRASHED
+        assert "SIGKILL" in lost.reason
+        with pytest.raises(CameraGone):
+            await camera.jpeg(frame)
+        await until(camera, Opened)
+        successor = await until(camera, Frame)
+        assert successor.seq > frame.seq
+        assert (frame.picture == pixels).all()
+        camera.release(frame)
+        assert await camera.jpeg(successor)
+        camera.release(successor)
+
+
+async def test_a_jpeg_that_is_waited_for_ends_with_its_process(endless: Path) -> None:
+    async with watching(endless, loop=True) as camera:
+        frame = await until(camera, Frame)
+        [victim] = children()
+        os.kill(victim, signal.SIGSTOP)
+        waiting = asyncio.create_task(camera.jpeg(frame))
+        await asyncio.sleep(0)
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(CameraGone):
+            await waiting
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.3])
+async def test_leaving_kills_and_reaps_at_any_moment(endless: Path, after_s: float) -> None:
+    async with watching(endless, loop=True):
+        await asyncio.sleep(after_s)
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < 2
+    assert children() == []
+
+
+async def test_leaving_does_not_wait_for_a_stuck_process(endless: Path) -> None:
+    async with watching(endless, loop=True) as camera:
+        await until(camera, Frame)
+        os.kill(children()[0], signal.SIGSTOP)
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < 2
+    assert children() == []
+
+
+async def test_nothing_stays_open_behind_a_camera(endless: Path) -> None:
+    async def look() -> None:
+        async with watching(endless, pace="full") as camera:
+            camera.release(await until(camera, Frame))
+
+    await look()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        await look()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_under_uvloop_all_frames_come_too(endless: Path) -> None:
+    async def look() -> int:
+        async with watching(endless, pace="full") as camera:
+            return len(await all_frames(camera))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(look()) == 300
+
+
+async def test_the_password_is_in_no_argument_and_no_environment() -> None:
+    with ScriptedRtspServer() as server:
+        async with watching(server.url("admin:canary-7731@")) as camera:
+            await until(camera, Opened)
+            [child] = children()
+            for where in ("cmdline", "environ"):
+                assert b"canary-7731" not in Path(f"/proc/{child}/{where}").read_bytes()
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.HANG_DESCRIBE, Fault.CLOSE])
+async def test_the_password_is_in_no_log_and_no_error(
+    fault: Fault, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ScriptedRtspServer(Script(fault)) as server:
+        async with watching(server.url("admin:c%40nary-7731@")) as camera:
+            lost = await until(camera, Lost)
+            os.kill(children()[0], signal.SIGABRT)
+    said = "".join(capfd.readouterr()) + lost.reason
+    assert "nary-7731" not in said
+    assert "camera.down" in said
+
+
+async def test_the_process_dies_with_its_parent(endless: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from tests.cameras.watching import until, watching\n"
+        "from pipeline.camera import Frame\n"
+        "async def main():\n"
+        "    async with watching(sys.argv[1], loop=True) as camera:\n"
+        "        await until(camera, Frame)\n"
+        "        print('up', flush=True)\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    argv = [sys.executable, "-c", script, str(endless)]
+    parent = await asyncio.create_subprocess_exec(*argv, cwd=ROOT, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    async with asyncio.timeout(10):
+        while (await parent.stdout.readline()).strip() != b"up":
+            pass
+    [child] = children(parent.pid)
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(child)
+    asyncio.get_running_loop().add_reader(pidfd, ended.set)
+    os.kill(child, signal.SIGSTOP)  # it could not even read that its stdin has ended
+    parent.kill()
+    await parent.wait()
+    async with asyncio.timeout(5):
+        await ended.wait()
+    asyncio.get_running_loop().remove_reader(pidfd)
+    os.close(pidfd)
