@@ -45,6 +45,24 @@ PROBE = Request(
 )
 
 
+CONTENT_FAILURES = frozenset((Failure.INVALID_OUTPUT, Failure.TRUNCATED, Failure.EMPTY))
+"""Failures of what was said: somebody was there and said something."""
+
+
+async def ask_probe(ask: Callable[[Request], Awaitable[Analysis]]) -> str:
+    """Model and version of who answers. An answer that can't be read is told, and is an answer all the
+    same."""
+    try:
+        analysis = await ask(PROBE)
+    except ProviderError as error:
+        if error.failure not in CONTENT_FAILURES:
+            raise
+        return f"answers, though not usably ({error})"
+    if analysis.model_version.startswith(analysis.model):
+        return analysis.model_version
+    return f"{analysis.model} {analysis.model_version}".strip()
+
+
 async def ask_each(
     ask: Callable[[Request], Awaitable[Analysis]], requests: Sequence[Request]
 ) -> list[Outcome]:

@@ -18,6 +18,7 @@ from providers.base import Advice, Failure, ProviderError, truncated
 
 MAX_REPLY_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 400
+MAX_CLEANED_CHARS = 4096
 MAX_RETRY_AFTER_S = 3600.0
 
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
@@ -134,7 +135,8 @@ class JsonHttp:
         """A stranger's words, fit for logs and rows: one short line without our key or a picture."""
         for form in {self._secret, quote(self._secret, safe="")} - {""}:
             said = said.replace(form, "***")
-        return truncated(_CONTROLS.sub(" ", _BASE64_RUN.sub("…", said)), MAX_MESSAGE_BYTES).strip()
+        plain = _CONTROLS.sub(" ", _BASE64_RUN.sub("…", said[:MAX_CLEANED_CHARS]))
+        return truncated(plain, MAX_MESSAGE_BYTES).strip()
 
 
 def told_error(body: Any) -> str | None:

@@ -11,7 +11,17 @@ from typing import Any
 
 from providers import shapes
 from providers.answers import answer_from_text, error, ok
-from providers.asking import PROBE, Asking, Usage, as_data_uri, ask_each, require_string, tokens, word
+from providers.asking import (
+    CONTENT_FAILURES,
+    Asking,
+    Usage,
+    as_data_uri,
+    ask_each,
+    ask_probe,
+    require_string,
+    tokens,
+    word,
+)
 from providers.base import (
     Advice,
     Analysis,
@@ -36,9 +46,6 @@ BASE_URLS = {
 }
 CLOUD_MODEL = "moondream3.1-9B-A2B"
 STATION_PAUSE_S = 2.0
-
-_CONTENT = {Failure.INVALID_OUTPUT, Failure.TRUNCATED, Failure.EMPTY}
-"""Failures of one answer, which leave the others standing."""
 
 
 def base_url(settings: MoondreamSettings) -> str:
@@ -101,15 +108,14 @@ class Moondream:
 
     async def probe(self) -> str:
         """One tiny question for real. With the cloud it costs a fiftieth of a cent."""
-        analysis = await self._ask(PROBE)
-        return f"{analysis.model} {analysis.model_version}".strip()
+        return await ask_probe(self._ask)
 
     async def _ask(self, request: Request) -> Analysis:
         asking = Asking(request)
         skills = {question.name: skill_for(question) for question in request.questions}
         told = await self._call_all(list(dict.fromkeys(skills.values())), as_data_uri(request.jpeg))
         for one in told.values():
-            if one.failure is not None and one.failure.failure not in _CONTENT:
+            if one.failure is not None and one.failure.failure not in CONTENT_FAILURES:
                 raise one.failure
         answers = tuple(_answer(question, told[skills[question.name]]) for question in request.questions)
         _require_one(answers, told)
@@ -134,7 +140,7 @@ class Moondream:
         told: dict[Skill, _Told] = {}
         for skill in skills:
             told[skill] = one = await self._call(skill, image_url)
-            if one.failure is not None and one.failure.failure not in _CONTENT:
+            if one.failure is not None and one.failure.failure not in CONTENT_FAILURES:
                 break
         return told
 

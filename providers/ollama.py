@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from providers.asking import PROBE, Asking, Usage, as_base64, ask_each, tokens, word
+from providers.asking import Asking, Usage, as_base64, ask_each, ask_probe, tokens, word
 from providers.base import Advice, Analysis, Failure, Outcome, ProviderError, Request
 from providers.calls import Calls
 from providers.http import Verdict, judge_status
@@ -55,8 +55,7 @@ class Ollama:
         hung."""
         self._identity = None
         server = word((await self._calls.get("/api/version")).get("version"))
-        analysis = await self._ask(PROBE)
-        return f"{analysis.model} {analysis.model_version} on Ollama {server}".strip()
+        return f"{await ask_probe(self._ask)} on Ollama {server}".strip()
 
     async def _ask(self, request: Request) -> Analysis:
         asking = Asking(request)

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from providers.asking import PROBE, Asking, Usage, as_data_uri, ask_each, tokens, word
+from providers.asking import Asking, Usage, as_data_uri, ask_each, ask_probe, tokens, word
 from providers.base import Analysis, Failure, Outcome, ProviderError, Request
 from providers.calls import Calls
 from providers.http import Verdict, judge_status
@@ -44,7 +44,7 @@ class OpenAI:
 
     async def probe(self) -> str:
         """A tiny question about a tiny picture: no health page proves that the model sees."""
-        return (await self._ask(PROBE)).model_version
+        return await ask_probe(self._ask)
 
     async def _ask(self, request: Request) -> Analysis:
         asking = Asking(request)

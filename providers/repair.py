@@ -6,7 +6,10 @@ Nothing is guessed: what is cut off stays cut off, and two answers stay two.
 
 import re
 
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+MAX_CHARS = 16 * 1024
+"""Longer than any answer to a few questions; what is longer is not worth the search for flaws in it."""
+
+_FENCE = re.compile(r"```(?:json)?(.*?)```", re.DOTALL)
 _PIECE = re.compile(
     r"""(?P<double>"(?:[^"\\]|\\.)*")|(?P<single>'(?:[^'\\]|\\.)*')|(?P<comment>//[^\n]*|\#[^\n]*|/\*.*?\*/)"""
     r"""|(?P<word>\b(?:True|False|None)\b)|(?P<comma>,(?=\s*[\]}]))""",
@@ -17,6 +20,8 @@ _WORDS = {"True": "true", "False": "false", "None": "null"}
 
 def repaired(text: str) -> str:
     """The same text with every known flaw mended once; whether it is JSON now is for the parser to say."""
+    if len(text) > MAX_CHARS:
+        return text
     return _PIECE.sub(_mended, _without_prose(text))
 
 

@@ -79,7 +79,7 @@ def _told(questions: Sequence[Question], text: str) -> Any:
         told = strict_json.parse(text)
     except ValueError:
         try:
-            told = strict_json.parse(repaired(text))
+            told = strict_json.parse(repaired(text.strip()))
         except ValueError as problem:
             raise _invalid(str(problem), text) from problem
     if isinstance(told, list) and len(questions) == 1 and questions[0].kind in _LISTS:

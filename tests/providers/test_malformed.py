@@ -106,6 +106,17 @@ def test_all_else_is_invalid_output(flaw: str) -> None:
     assert len(raised.value.message) < 2000
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("piece", ["/*", "```", "``` ", '"', "'", "{", ", ", "\\", "// ", "aA9", "\n"])
+def test_a_mebibyte_of_anything_is_refused_in_no_time(piece: str) -> None:
+    text = "{" + piece * ((1 << 20) // len(piece))
+    for long in (text, text[: 16 * 1024]):
+        with pytest.raises(ProviderError):
+            answers_from_json(ALL, long)
+        for question in ALL:
+            assert is_sound(answer_from_text(question, long[1:]))
+
+
 @pytest.mark.parametrize("text", ["", "   \n\t "])
 def test_no_text_is_empty(text: str) -> None:
     with pytest.raises(ProviderError) as raised:

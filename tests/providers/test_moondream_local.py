@@ -94,7 +94,7 @@ async def test_a_full_local_server_is_paused(wire: Wire) -> None:
 async def test_the_probe_asks_for_real(wire: Wire) -> None:
     wire.on("/v1/query", told({"answer": "yes", "model": "moondream2-2025"}))
     async with open_providers([moondream(wire, "local")]) as chain:
-        assert await chain.probe() == "moondream: moondream moondream2-2025"
+        assert await chain.probe() == "moondream: moondream2-2025"
 
 
 async def test_the_order_of_requests_is_the_order_of_outcomes(wire: Wire) -> None:

@@ -155,4 +155,10 @@ async def test_each_error_has_its_cause_and_its_consequence(
 async def test_the_probe_names_the_model_and_the_server(wire: Wire) -> None:
     wire.on("/api/chat", chat({"disc": True}))
     async with open_providers([ollama(wire)]) as chain:
-        assert await chain.probe() == "ollama: qwen3-vl:2b qwen3-vl:2b@0123456789ab on Ollama 0.35.1"
+        assert await chain.probe() == "ollama: qwen3-vl:2b@0123456789ab on Ollama 0.35.1"
+
+
+async def test_a_probe_that_is_answered_unusably_still_shows_that_somebody_is_there(wire: Wire) -> None:
+    wire.on("/api/chat", chat(""))
+    async with open_providers([ollama(wire)]) as chain:
+        assert "answers, though not usably (empty" in await chain.probe()
