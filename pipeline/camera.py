@@ -161,6 +161,7 @@ class Camera:
 
     def _on_status(self, status: dict[str, Any]) -> None:
         self._stats.frames_grabbed += status["grabbed"]
+        self._stats.reported_s = asyncio.get_running_loop().time()
         self._stats.dropped_by_cause.update(status["dropped"])
         health = Health(status["health"])
         if status["grabbed"] and health is Health.OK:

@@ -14,10 +14,10 @@ from pipeline.camera_link import ChildSettings, Command, DetectorInput, Splitter
 from pipeline.camera_settings import CameraSettings
 from pipeline.letterbox import Picture
 
-SLOTS_REALTIME = 4
-"""Two in the consumer's hands, one waiting, one being drawn."""
+SLOTS_REALTIME = 5
+"""Three in the consumer's hands, one waiting, one being drawn: the newest can replace the one that waits."""
 
-SLOTS_FULL = 6
+SLOTS_FULL = 7
 """Two more, so that neither side waits for the other's hiccups."""
 
 STDERR_LINES = 100

@@ -69,10 +69,11 @@ class CameraState(StrEnum):
 
 @dataclass(slots=True)
 class CameraStats:
-    """Counters since the start. The child's are a second old at most."""
+    """Counters since the start. The child's are as of its last report, `reported_s` by the loop's clock."""
 
     state: CameraState = CameraState.CONNECTING
     frames_grabbed: int = 0
+    reported_s: float = 0.0
     frames_handed: int = 0
     dropped_by_cause: Counter[str] = field(default_factory=Counter)
     restarts: int = 0

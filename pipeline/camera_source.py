@@ -52,7 +52,7 @@ CAUSE_IN_LOG = {
 }
 """FFmpeg tells why it failed only to its log."""
 
-LOG_PREFIX = re.compile(r"^(\[[^]]*\] )+")
+LOG_PREFIX = re.compile(r"^(\[[^]]*\] )*(Connection to \S+ failed: )?")
 TIMED_OUT_SHARE = 0.9
 """A call that took this share of its timeout ended because of it: OpenCV doesn't say."""
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from pipeline.camera import CameraState, Frame, LossCause, Lost, Opened
+from pipeline.camera_child import SLOTS_REALTIME
 from tests.cameras.rtsp_scripted import Fault, Script, ScriptedRtspServer
 from tests.cameras.watching import frames, until, watching
 
@@ -126,7 +127,7 @@ async def test_a_picture_that_shows_nothing_is_a_state_and_no_frame(fault: Fault
 async def test_a_consumer_that_releases_nothing_gets_no_more_and_drops_are_counted() -> None:
     with ScriptedRtspServer() as server:
         async with watching(server.url()) as camera:
-            held = [await until(camera, Frame) for _ in range(4)]
+            held = [await until(camera, Frame) for _ in range(SLOTS_REALTIME)]
             with pytest.raises(TimeoutError):
                 await until(camera, Frame, within_s=0.8)
             assert camera.stats.dropped_by_cause["no_slot"] > 0
