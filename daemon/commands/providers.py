@@ -83,6 +83,7 @@ async def _test(settings: ProviderSettings, request: Request) -> Tested:
         latency_ms = _ms_since(started_s)
         if not isinstance(outcome, Analysis):
             return Tested(provider.name, model, str(outcome), latency_ms, probe_ms)
+        model = outcome.model_version or outcome.model or model
         return Tested(provider.name, model, "", latency_ms, probe_ms, outcome.answers)
 
 
