@@ -78,12 +78,14 @@ def analyze(
     if not looking:
         click.echo(NOBODY_LOOKS, err=True)
     form: Form = Csv(questions) if csv_file else JsonLines(questions)
+    name = csv_file or json_file or "-"
     try:
-        with _output(csv_file or json_file or "-", form) as (answered, write):
+        with _output(name, form) as (answered, write):
             wanted = [path for path in pictures_in(paths) if str(path) not in answered]
-            failed = asyncio.run(_analyze_all(wanted, questions, looking, write))
+            progress = _progress(shown=name != "-" or not sys.stdout.isatty())
+            failed = asyncio.run(_analyze_all(wanted, questions, looking, write, progress))
     except NotResultsError as error:
-        raise click.ClickException(f"{csv_file or json_file} is left as it is: {error}") from error
+        raise click.ClickException(f"{name} is left as it is: {error}") from error
     if failed:
         raise SystemExit(1)
 
@@ -112,13 +114,14 @@ async def _analyze_all(
     questions: tuple[Question, ...],
     providers: Sequence[ProviderSettings],
     write: Callable[[Row], None],
+    progress: Progress,
 ) -> int:
     """Read, ask and write at the same time; how many pictures failed."""
     failed = 0
     async with open_providers(providers) as chain:
         consumers = max(one.limits.pictures_at_once for one in chain.providers)
         pictures: asyncio.Queue[Picture | None] = asyncio.Queue(maxsize=2 * consumers)
-        with _progress() as progress:
+        with progress:
             bar = progress.add_task("pictures", total=len(paths))
 
             async def consume() -> None:
@@ -167,13 +170,13 @@ async def _ask(chain: ProviderChain, request: Request) -> Outcome:
     return outcome
 
 
-def _progress() -> Progress:
-    """On a terminal only, and not where the rows themselves go to one."""
+def _progress(*, shown: bool) -> Progress:
+    """A bar on a terminal, and not where the rows themselves go to one."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty() or sys.stdout.isatty(),
+        disable=not shown or not sys.stderr.isatty(),
     )
