@@ -49,9 +49,9 @@ class Score:
     recall: float
 
 
-def detect_with(network: Network, size_px: int) -> Detect:
-    """Pictures in, all detections above LEAST_CONFIDENCE out; `size_px` is the input's long side."""
-    thresholds = np.full(len(network.info.labels), LEAST_CONFIDENCE, np.float32)
+def detect_with(network: Network, size_px: int, confidence: float = LEAST_CONFIDENCE) -> Detect:
+    """Pictures in, all detections of at least some confidence out; `size_px` is the input's long side."""
+    thresholds = np.full(len(network.info.labels), confidence, np.float32)
 
     def detect(picture: Picture) -> Detections:
         height, width = picture.shape[:2]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.detector import DetectorSettings
 from pipeline.onnxruntime_network import OnnxRuntimeNetwork
 from pipeline.openvino_network import OpenVINONetwork
+from pipeline.tracker import Tracker, TrackerSettings
 from tests.world.actors import Actor, Look
 from tests.world.camera import HEIGHT_PX, WIDTH_PX
 from tests.world.canvas import Picture
@@ -27,6 +30,7 @@ DEMO = Path(__file__).parents[2] / "daemon" / "demo"
 CLIP = DEMO / "yard.mp4"
 MODEL = DEMO / "world-yolo11n.onnx"
 SIZE_PX = 416
+DETECT_FPS = 10.0
 CLEAN = Film(noise=0.0, blur_px=0.0, shutter=0.0)
 
 
@@ -43,7 +47,9 @@ def test_a_seed_always_gives_the_same_frames_and_truth() -> None:
 
 
 def test_another_seed_gives_another_scene() -> None:
-    assert fingerprint(Renderer(random_scene(7)).frame(9.0)) != fingerprint(Renderer(random_scene(8)).frame(9.0))
+    assert fingerprint(Renderer(random_scene(7)).frame(9.0)) != fingerprint(
+        Renderer(random_scene(8)).frame(9.0)
+    )
 
 
 def test_a_frame_does_not_depend_on_the_frames_before() -> None:
@@ -167,6 +173,19 @@ def test_both_runtimes_see_the_same() -> None:
     assert sure == 7  # six people and a bag
     assert np.abs((one.boxes[:sure] - other.boxes[:sure]) * size).max() < 1.0
     assert np.abs(one.confidences[:sure] - other.confidences[:sure]).max() < 0.01
+
+
+@pytest.mark.parametrize("size_px", [416, 640])
+def test_the_daemon_s_tracker_tells_as_many_identities_as_actors_come(size_px: int) -> None:
+    detect = detect_with(OpenVINONetwork(MODEL, "CPU", 2, ()), size_px, DetectorSettings().confidence)
+    tracker, labels = Tracker(TrackerSettings(), DETECT_FPS), Counter[str]()
+    for number, picture in enumerate(read_clip(CLIP)):
+        if number % 3 == 2:
+            continue  # 15 frames/s become 10
+        at_s = number / FPS
+        tracked = tracker.update(detect(picture), WIDTH_PX, HEIGHT_PX, at_s, at_s)
+        labels.update(track.label for track in tracked.appeared)
+    assert labels == Counter(actor["label"] for actor in truth_lines()[0]["actors"])
 
 
 def test_overlap_is_the_share_of_the_union() -> None:

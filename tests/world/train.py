@@ -26,7 +26,7 @@ for _name, _value in (
 
 import numpy as np  # noqa: E402 - the environment must be set before ultralytics is imported
 import torch  # noqa: E402
-from ultralytics import YOLO  # noqa: E402
+from ultralytics import YOLO, settings  # noqa: E402
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     args = parser.parse_args()
+    settings.update({"sync": False})
     torch.set_num_threads(os.cpu_count() or 1)
     average = train(Samples(args.folder), args.steps, args.out.with_suffix(".ckpt"), args.resume)
     export(average, args.out)
