@@ -46,6 +46,7 @@ class CameraChild(asyncio.SubprocessProtocol):
         self._splitter = Splitter()
         self._stdin: asyncio.WriteTransport | None = None
         self._half_line = b""
+        self._views: dict[tuple[int, int, int], Picture] = {}
         self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self.gone = asyncio.Event()
 
@@ -85,7 +86,11 @@ class CameraChild(asyncio.SubprocessProtocol):
         return f"the camera process ended with code {code}"
 
     def view(self, slot: int, height: int, width: int) -> Picture:
-        return slot_view(self._memory, slot, self._slot_bytes, height, width)
+        """The picture in a slot, made once for each slot and size: it is the dearest part of a frame here."""
+        key = slot, height, width
+        if (view := self._views.get(key)) is None:
+            view = self._views[key] = slot_view(self._memory, slot, self._slot_bytes, height, width)
+        return view
 
     def send(self, command: Command, payload: bytes = b"") -> None:
         """Never blocks; to a child that is gone, it does nothing."""

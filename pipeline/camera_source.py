@@ -2,6 +2,7 @@
 block.
 """
 
+import math
 import os
 import re
 import stat
@@ -148,7 +149,10 @@ def open_source(settings: ChildSettings) -> Source:
 
 
 def _open_folder(folder: Path, settings: ChildSettings) -> FolderSource:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    except OSError as error:
+        raise SourceLostError(LossCause.MISSING, error.strerror or "cannot be listed") from error
     if not paths:
         raise SourceLostError(LossCause.MISSING, "no pictures in the folder")
     return FolderSource(paths, settings)
@@ -179,6 +183,7 @@ def _open_video(settings: ChildSettings) -> VideoSource:
 
 def _capture(settings: ChildSettings) -> cv2.VideoCapture:
     if settings.kind is SourceKind.DEVICE:
+        os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(math.ceil(settings.read_timeout_s))
         return cv2.VideoCapture(settings.url, cv2.CAP_V4L2)
     # The timeouts count only with an explicit CAP_FFMPEG; more threads cost memory, a frame each, and no
     # camera needs them.
