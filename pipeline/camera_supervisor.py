@@ -52,6 +52,7 @@ class Supervisor:
         self._verdict: asyncio.Future[Loss | None] | None = None
         self._opened_s: float | None = None
         self._last_cause: LossCause | None = None
+        self._spawning: asyncio.Task[None] | None = None
         self.child: CameraChild | None = None
         self.next_seq = 0
         self.restarts = 0
@@ -72,6 +73,10 @@ class Supervisor:
     async def kill(self) -> None:
         """End the process, whatever it is doing, and reap it."""
         self._decide(None)
+        if self._spawning is not None:
+            await asyncio.wait({self._spawning})
+            if self._spawning.exception() is not None:
+                return
         if self.child is not None:
             await self.child.kill()
 
@@ -98,7 +103,10 @@ class Supervisor:
     async def _spawn(self) -> CameraChild:
         child = self.child = CameraChild(self._hear, self._mourn)
         self._patience_s = max(START_S, self._settings.stall_s)
-        await child.spawn(self._settings, self._input_size, self.next_seq)
+        spawning = child.spawn(self._settings, self._input_size, self.next_seq)
+        # A spawn that is cancelled half-way leaves a process that nobody knows: let it finish, then kill it.
+        self._spawning = asyncio.create_task(spawning, name=f"camera {self._settings.name}: spawn")
+        await asyncio.shield(self._spawning)
         return child
 
     async def _kill_if_stuck(self, child: CameraChild, verdict: asyncio.Future[Loss | None]) -> None:

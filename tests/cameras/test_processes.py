@@ -77,6 +77,23 @@ async def test_leaving_kills_and_reaps_at_any_moment(endless: Path, after_s: flo
     assert children() == []
 
 
+async def test_cancelled_at_any_moment_no_process_is_left(endless: Path) -> None:
+    async def look() -> None:
+        async with watching(endless, loop=True) as camera:
+            while True:
+                camera.release(await until(camera, Frame))
+
+    async def look_for(duration_s: float) -> None:
+        looking = asyncio.create_task(look())
+        await asyncio.wait({looking}, timeout=duration_s)
+        looking.cancel()
+        await asyncio.wait({looking})
+        assert looking.cancelled()
+
+    await asyncio.gather(*(look_for(index**2 * 0.004) for index in range(12)))
+    assert children() == []
+
+
 async def test_leaving_does_not_wait_for_a_stuck_process(endless: Path) -> None:
     async with watching(endless, loop=True) as camera:
         await until(camera, Frame)
