@@ -14,7 +14,7 @@ from typing import Never
 
 import structlog
 
-from daemon.postgres_server import MAJOR, EmbeddedPostgresError, PostgresServer, until_ended
+from daemon.postgres_server import MAJOR, EmbeddedPostgresError, PostgresServer, owner_for_server, until_ended
 from pipeline.store import DatabaseSettings
 
 RESTART_FIRST_S = 1.0
@@ -101,9 +101,8 @@ def _make_home(state_dir: Path) -> Path:
     home = state_dir / "postgres"
     if not home.exists():
         home.mkdir(mode=0o700, exist_ok=True)
-        owner = state_dir.stat()
         if os.geteuid() == 0:
-            os.chown(home, owner.st_uid, owner.st_gid)
+            os.chown(home, *owner_for_server(state_dir))
     home.chmod(0o700)
     return home
 

@@ -34,7 +34,7 @@ _CONFIGURATION = """\
 # Written by lva at each start. Settings of your own: ALTER SYSTEM.
 listen_addresses = ''
 port = {port}
-unix_socket_directories = '{socket_dir}'
+unix_socket_directories = {socket_dir}
 unix_socket_permissions = 0700
 max_connections = 20
 shared_buffers = 16MB
@@ -88,7 +88,7 @@ class PostgresServer:
         self.bound_log()
         self._make_socket_dir()
         (self.data / "postgresql.conf").write_text(
-            _CONFIGURATION.format(port=PORT, socket_dir=str(self.socket_dir).replace("'", "''"))
+            _CONFIGURATION.format(port=PORT, socket_dir=_quoted(self.socket_dir))
         )
         await self._run(
             "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(MAJOR), "-l", self.log_file.name
@@ -246,13 +246,48 @@ def _as_owner_of(directory: Path) -> tuple[str, ...]:
         return ()
     if owner.st_uid == 0:
         return _IN_A_NAMESPACE
-    return ("setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", "--")
+    return _as(owner.st_uid, owner.st_gid)
+
+
+def _as(user: int, group: int) -> tuple[str, ...]:
+    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--")
+
+
+def owner_for_server(state_dir: Path, in_a_namespace: tuple[str, ...] = _IN_A_NAMESPACE) -> tuple[int, int]:
+    """For root: whose the server's files shall be. Root's own only where it can take another number."""
+    owner = state_dir.stat()
+    if owner.st_uid != 0 or _succeeds(*in_a_namespace, "true"):
+        return owner.st_uid, owner.st_gid
+    if not all(
+        _succeeds(*_as(_NOBODY, _NOBODY), "test", "-x", str(path))
+        for path in (state_dir, binaries() / "postgres")
+    ):
+        raise EmbeddedPostgresError(
+            "Postgres refuses to run as root, user namespaces are off, and the user nobody can't reach "
+            f"{state_dir} and {binaries()}: run lva as an ordinary user, or set database.url"
+        )
+    return _NOBODY, _NOBODY
+
+
+def _succeeds(*command: str) -> bool:
+    try:
+        subprocess.run(command, env=_ENVIRONMENT, capture_output=True, timeout=10, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def _socket_dir(home: Path) -> Path:
-    if len(os.fsencode(home / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT:
+    fits = len(os.fsencode(home / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT
+    if fits and "," not in str(home):  # which in a DSN parts one host from the next
         return home
     return Path(tempfile.gettempdir()) / f"lva-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+
+
+def _quoted(directory: Path) -> str:
+    """One element of a list setting: quoted as an identifier, and that as a string."""
+    element = str(directory).replace('"', '""').replace("\\", "\\\\").replace("'", "''")
+    return f"'\"{element}\"'"
 
 
 def _first_number(file: Path) -> int | None:

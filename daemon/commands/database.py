@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from daemon.config import Config
 from daemon.embedded import database_url, has_embedded
+from daemon.logs import LogSettings, configure_logs
 from daemon.postgres_server import EmbeddedPostgresError
 from pipeline.sql_errors import DATABASE_ERRORS, DatabaseUnusableError, explain
 from pipeline.store import connect
@@ -31,6 +33,7 @@ class NothingRecorded(click.ClickException):
 @asynccontextmanager
 async def database(config: Config, *, create: bool = False) -> AsyncIterator[asyncpg.Connection]:
     """What goes wrong with the database, in here and in the body, becomes one line and exit code 1."""
+    configure_logs(LogSettings(level="warning"), stream=sys.stderr)
     if not (config.database.url.get_secret_value() or create or has_embedded(config.state_dir)):
         raise NothingRecorded
     try:
