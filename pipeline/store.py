@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import structlog
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from pipeline.migrations import TABLES, migrate_if_allowed
 from pipeline.sql import statement
@@ -56,6 +56,25 @@ class DatabaseSettings(Section):
     retention_days: int = Field(0, ge=0, description="Rows older than this are deleted once a day; 0: never")
     batch_rows: int = Field(200, ge=1, le=1000)
     batch_bytes: int = Field(2_000_000, ge=10_000, le=16_000_000)
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr) -> SecretStr:
+        if text := url.get_secret_value():
+            if urlsplit(text).scheme not in ("postgresql", "postgres"):
+                raise ValueError("must begin with postgresql://")
+            _hosts(text)
+        return url
+
+    @field_validator("ca_file")
+    @classmethod
+    def _exists(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is None:
+            return None
+        file = (info.context or {}).get("base_dir", Path()) / file
+        if not file.is_file():
+            raise ValueError(f"no such file: {file}")
+        return file
 
 
 @asynccontextmanager

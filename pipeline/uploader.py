@@ -110,21 +110,22 @@ class Uploader:
     async def run(self) -> Never:
         while True:
             await self._outbox.wait_outbox()
-            if error := await self._try_batch():
+            rows = await self._next_batch()
+            if rows and (error := await self._send(rows)):
                 await asyncio.sleep(self._pauses.after(error, self.state.failures))
 
     async def flush(self) -> bool:
         """Send all that waits, once, for an orderly end; False at the first failure. Not while `run` runs."""
-        while await self._outbox.outbox(1, 1):
-            if await self._try_batch():
+        while rows := await self._next_batch():
+            if await self._send(rows):
                 return False
         return True
 
-    async def _try_batch(self) -> BaseException | None:
-        """Send one batch; None when it arrived, else what stood in the way."""
-        rows = await self._outbox.outbox(self._batch_rows, self._batch_bytes)
-        if not rows:
-            return None
+    async def _next_batch(self) -> list[OutboxRow]:
+        return await self._outbox.outbox(self._batch_rows, self._batch_bytes)
+
+    async def _send(self, rows: list[OutboxRow]) -> BaseException | None:
+        """None when they arrived or were put aside, else what stood in the way."""
         try:
             await self._settle(await self._deliver(rows), len(rows))
         except (*DATABASE_ERRORS, DatabaseUnusableError) as error:

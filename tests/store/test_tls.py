@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from pipeline.sql_errors import DATABASE_ERRORS, ErrorClass, classify
 from pipeline.store import DatabaseSettings, connect, tls_of
@@ -57,6 +57,22 @@ def test_off_has_to_be_said() -> None:
     url = "postgresql://box:pw@db.example.com/lva"
     assert tls_of(url, DatabaseSettings(tls="off")) is False
     assert tls_of(url + "?sslmode=disable", DatabaseSettings()) is False
+
+
+@pytest.mark.parametrize("url", ["mysql://box@db/lva", "db.example.com", "postgresql://[::1/lva"])
+def test_what_is_no_address_of_a_postgres_is_a_mistake_in_the_configuration(url: str) -> None:
+    with pytest.raises(ValidationError):
+        DatabaseSettings(url=SecretStr(url))
+
+
+def test_a_file_of_certificates_stands_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").touch()
+    context = {"base_dir": tmp_path}
+    assert (
+        DatabaseSettings.model_validate({"ca_file": "ca.crt"}, context=context).ca_file == tmp_path / "ca.crt"
+    )
+    with pytest.raises(ValidationError, match="no such file"):
+        DatabaseSettings.model_validate({"ca_file": "other.crt"}, context=context)
 
 
 def certificate(directory: Path, name: str) -> tuple[Path, Path]:
