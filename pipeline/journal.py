@@ -151,32 +151,23 @@ class Journal:
         return group
 
     def _commit(self, group: list[_Command]) -> None:
-        """All in one transaction. Where the disk has no room for it, each by itself, so that some may pass."""
+        """All in one transaction; if one of them can't be carried out, each in its own, so that the others are."""
         db = self._file.connection
         try:
             db.execute("BEGIN IMMEDIATE")
             for command in group:
-                self._run(command)
+                command.result = command.run(self._file)
             db.execute("COMMIT")
-        except apsw.FullError as error:  # SQLite has undone the transaction by itself, or does it here
-            if db.in_transaction:
+        except (apsw.FullError, apsw.ConstraintError, ValueError, KeyError) as error:
+            if db.in_transaction:  # a full disk has undone it already
                 db.execute("ROLLBACK")
-            if len(group) == 1:
-                group[0].error = JournalFullError(f"no room on the disk: {error}")
-            else:
+            if len(group) > 1:
                 for command in group:
                     self._commit([command])
-
-    def _run(self, command: _Command) -> None:
-        """Behind a savepoint: a command that can't be carried out leaves the others of its transaction alone."""
-        db = self._file.connection
-        db.execute("SAVEPOINT command")
-        try:
-            command.result, command.error = command.run(self._file), None
-        except (apsw.ConstraintError, ValueError, KeyError) as error:
-            db.execute("ROLLBACK TO command")
-            command.error = error
-        db.execute("RELEASE command")
+            elif isinstance(error, apsw.FullError):
+                group[0].error = JournalFullError(f"no room on the disk: {error}")
+            else:
+                group[0].error = error
 
 
 def _accept(file: JournalFile, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> Accepted:

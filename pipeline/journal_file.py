@@ -162,11 +162,18 @@ class JournalFile:
         self._clock = clock
         self._quota_bytes = quota_bytes
         self._page_bytes = int(str(connection.pragma("page_size")))
+        self._room_bytes = 0
 
     def has_room(self, event: Event) -> bool:
-        """Whether the quota allows one more event like this."""
-        pages = int(str(self.connection.pragma("page_count"))) - int(str(self.connection.pragma("freelist_count")))
-        return pages * self._page_bytes + len(event.jpeg) + _ROW_BYTES <= self._quota_bytes
+        """Whether the quota allows one more event like this. Asks SQLite only when the last answer is used up."""
+        need = len(event.jpeg) + _ROW_BYTES
+        if need > self._room_bytes:
+            used = int(str(self.connection.pragma("page_count"))) - int(str(self.connection.pragma("freelist_count")))
+            self._room_bytes = self._quota_bytes - used * self._page_bytes
+        if need > self._room_bytes:
+            return False
+        self._room_bytes -= need
+        return True
 
     def accept(self, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
         """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known."""

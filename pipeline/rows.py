@@ -102,7 +102,16 @@ def dead_letter_row(table: str, sqlstate: str, reason: str, body: str, failed_at
 
 def to_json(row: Mapping[str, Any]) -> str:
     """JSON that Postgres takes: no NUL, no lone surrogate, no NaN (null instead), no text without end."""
-    return json.dumps(sanitized(row), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text = _dump(row)
+        text.encode("utf-8")
+    except ValueError:  # not finite, or not Unicode
+        return _dump(sanitized(row))
+    return text if len(text) <= TEXT_LIMIT_BYTES and "\\u0000" not in text else _dump(sanitized(row))
+
+
+def _dump(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def sanitized(value: Any) -> Any:

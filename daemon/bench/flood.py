@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from daemon.bench.figures import Figure, at_most, percentile
@@ -32,9 +33,11 @@ class Steady:
 
     def __init__(self) -> None:
         self.begun: dict[object, float] = {}
+        self.batches: list[float] = []
 
     async def analyze(self, requests: Sequence[Request]) -> list[Outcome]:
         now = time.monotonic()
+        self.batches.append(now)
         self.begun.update({request.event_id: now for request in requests})
         await asyncio.sleep(SERVICE_S)
         moment = datetime.now(UTC)
@@ -46,14 +49,15 @@ class Steady:
 
 
 async def measure(material: Material) -> AsyncIterator[Figure]:
-    waits = await _flooded(material.scratch / "flood")
-    p99 = percentile(waits, 0.99)
-    detail = f"p50 {percentile(waits, 0.5) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, batch of {BATCH} takes {SERVICE_S * 1000:.0f} ms"
-    yield at_most("CRITICAL p99 wait under a 10× flood of LOW, against one batch's time", p99 / SERVICE_S, 1.2, detail)
+    waits, batch_s = await _flooded(material.scratch / "flood")
+    p50, p99 = percentile(waits, 0.5), percentile(waits, 0.99)
+    detail = f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms; a batch of {BATCH} takes {batch_s * 1000:.0f} ms (p99)"
+    yield at_most("CRITICAL p99 wait under a 10× flood of LOW, against one batch's time", p99 / batch_s, 1.2, detail)
 
 
-async def _flooded(folder: Path) -> list[float]:
-    """Seconds from acceptance to the worker's call, of each CRITICAL event."""
+async def _flooded(folder: Path) -> tuple[list[float], float]:
+    """Seconds from the wish to accept to the worker's call, of each CRITICAL event; and how long one batch takes,
+    from one call to the next, with all that is committed between them (the 99th percentile as well)."""
     provider, queue = Steady(), EventQueue(QueueSettings(limit=1000))
     settings = WorkerSettings(count=1, batch_size=BATCH)
     async with open_journal(folder, JournalSettings()) as journal:
@@ -67,7 +71,8 @@ async def _flooded(folder: Path) -> list[float]:
             flood.cancel()
             await asyncio.sleep(2 * SERVICE_S)
             worker.cancel()
-    return [provider.begun[event_id] - at for event_id, at in accepted.items() if event_id in provider.begun]
+    waits = [provider.begun[event_id] - at for event_id, at in accepted.items() if event_id in provider.begun]
+    return waits, percentile([later - one for one, later in pairwise(provider.batches)], 0.99)
 
 
 async def _low_for_ever(intake: Intake) -> None:

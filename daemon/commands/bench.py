@@ -3,6 +3,7 @@
 import asyncio
 import json
 import platform
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import click
 from daemon.bench import flood, live, storage, trigger_path
 from daemon.bench.figures import Figure, print_table
 from daemon.bench.material import Material
+from daemon.logs import LogSettings, configure_logs
 
 DEMO = Path(__file__).parents[1] / "demo"
 
@@ -32,6 +34,7 @@ SECTIONS: dict[str, Callable[[Material], Iterator[Figure] | AsyncIterator[Figure
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def bench(sections: tuple[str, ...], clip: Path, model: Path, size_px: int, out: Path | None) -> None:
     """Measure this machine: trigger, storage, flood, live; all of them if none is named."""
+    configure_logs(LogSettings(level="error"), stream=sys.stderr)
     figures: list[Figure] = []
     for section in sections or SECTIONS:
         with tempfile.TemporaryDirectory(prefix="lva-bench-") as scratch:
