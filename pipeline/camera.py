@@ -163,11 +163,9 @@ class Camera:
         self._stats.frames_grabbed += status["grabbed"]
         self._stats.reported_s = asyncio.get_running_loop().time()
         self._stats.dropped_by_cause.update(status["dropped"])
-        health = Health(status["health"])
-        if status["grabbed"] and health is Health.OK:
-            self._last_good_at = time.time()
+        self._last_good_at = max(self._last_good_at, status["good_at"])
         if self._stats.state in STATE_OF_HEALTH.values():
-            self._set_state(STATE_OF_HEALTH[health])
+            self._set_state(STATE_OF_HEALTH[Health(status["health"])])
 
     def _set_state(self, state: CameraState) -> None:
         if state is self._stats.state:

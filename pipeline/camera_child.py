@@ -124,6 +124,8 @@ class CameraChild(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """All pipes are read to their end, and the process is reaped."""
         self._stdin = None
+        self._views.clear()
+        del self._memory  # it lives on as long as a frame that shows it
         self._transport.close()
         self._on_gone()
         self.gone.set()

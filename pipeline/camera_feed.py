@@ -25,8 +25,15 @@ class Reports:
         self._send = send
         self._sent_s = time.monotonic()
         self.grabbed = 0
+        self._good_at = 0.0
         self.dropped: Counter[str] = Counter()
         self.health = Health.OK
+
+    def count_grab(self) -> None:
+        """A frame came; with nothing wrong with the picture, that was the last good one."""
+        self.grabbed += 1
+        if self.health is Health.OK:
+            self._good_at = time.time()
 
     def still_here(self) -> None:
         """Called at every step; sends at most twice a second."""
@@ -35,7 +42,8 @@ class Reports:
 
     def flush(self) -> None:
         now_s = time.monotonic()
-        report = {"grabbed": self.grabbed, "dropped": self.dropped, "health": self.health}
+        counts = {"grabbed": self.grabbed, "dropped": self.dropped}
+        report = counts | {"good_at": self._good_at, "health": self.health}
         self._send(Message.STATUS, json.dumps(report).encode())
         self._sent_s, self.grabbed = now_s, 0
         self.dropped.clear()
@@ -76,7 +84,7 @@ class Feed:
     def _follow(self) -> None:
         pace = self._pace()
         while True:
-            self._reports.grabbed += 1
+            self._reports.count_grab()
             if pace.used():
                 self._sample(pace.stream_s)
             self._reports.still_here()
