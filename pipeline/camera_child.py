@@ -148,6 +148,7 @@ def child_settings(
         motion=settings.motion,
         still_refresh_s=settings.still_refresh_s,
         frozen_after_s=settings.frozen_after_s,
+        decoder_threads=settings.decoder_threads,
         memory_limit_mb=settings.memory_limit_mb,
         input_size=input_size,
         first_seq=first_seq,

@@ -110,6 +110,7 @@ class ChildSettings:
     motion: bool
     still_refresh_s: float
     frozen_after_s: float
+    decoder_threads: int
     memory_limit_mb: int
     input_size: DetectorInput
     first_seq: int

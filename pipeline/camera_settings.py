@@ -84,6 +84,7 @@ class CameraSettings(Section):
     retry_max_s: float = Field(60.0, gt=0, le=3600)
     jpeg_quality: int = Field(85, ge=30, le=100)
     jpeg_max_side_px: int = Field(1280, ge=160, le=8192)
+    decoder_threads: int = Field(1, ge=1, le=16, description="More for 4K; each costs the memory of a frame")
     memory_limit_mb: int = Field(
         1024, ge=256, description="Of the camera's process; beyond it, it is replaced"
     )

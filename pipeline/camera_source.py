@@ -185,12 +185,11 @@ def _capture(settings: ChildSettings) -> cv2.VideoCapture:
     if settings.kind is SourceKind.DEVICE:
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(math.ceil(settings.read_timeout_s))
         return cv2.VideoCapture(settings.url, cv2.CAP_V4L2)
-    # The timeouts count only with an explicit CAP_FFMPEG; more threads cost memory, a frame each, and no
-    # camera needs them.
+    # The timeouts count only with an explicit CAP_FFMPEG. Every decoder thread costs the memory of a frame.
     milliseconds = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: settings.open_timeout_s * 1000,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: settings.read_timeout_s * 1000,
-        cv2.CAP_PROP_N_THREADS: 1,
+        cv2.CAP_PROP_N_THREADS: settings.decoder_threads,
     }
     flat = [int(value) for pair in milliseconds.items() for value in pair]
     return cv2.VideoCapture(settings.url, cv2.CAP_FFMPEG, flat)
