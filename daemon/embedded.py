@@ -14,7 +14,8 @@ from typing import Never
 
 import structlog
 
-from daemon.postgres_server import MAJOR, EmbeddedPostgresError, PostgresServer, owner_for_server, until_ended
+from daemon.postgres_programs import MAJOR, EmbeddedPostgresError, owner_for_server, until_ended
+from daemon.postgres_server import PostgresServer
 from pipeline.store import DatabaseSettings
 
 RESTART_FIRST_S = 1.0
@@ -41,7 +42,7 @@ async def embedded_postgres(state_dir: Path, *, wait: bool = True) -> AsyncItera
             yield embedded
         finally:
             if _try_lock(in_use, fcntl.LOCK_EX):
-                await server.stop()
+                await _stop(server)
 
 
 class EmbeddedPostgres:
@@ -93,6 +94,14 @@ async def database_url(settings: DatabaseSettings, state_dir: Path) -> AsyncIter
 def has_embedded(state_dir: Path) -> bool:
     """Whether there is an embedded database yet."""
     return (state_dir / "postgres" / str(MAJOR)).exists()
+
+
+async def _stop(server: PostgresServer) -> None:
+    """A server that does not stop keeps nobody from leaving: the next user takes it over."""
+    try:
+        await server.stop()
+    except EmbeddedPostgresError as error:
+        log.warning("postgres.not_stopped", reason=str(error))
 
 
 def _make_home(state_dir: Path) -> Path:

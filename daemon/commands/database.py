@@ -13,7 +13,7 @@ import click
 from daemon.config import Config
 from daemon.embedded import database_url, has_embedded
 from daemon.logs import LogSettings, configure_logs
-from daemon.postgres_server import EmbeddedPostgresError
+from daemon.postgres_programs import EmbeddedPostgresError
 from pipeline.sql_errors import DATABASE_ERRORS, DatabaseUnusableError, explain
 from pipeline.store import connect
 

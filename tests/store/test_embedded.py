@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from daemon.embedded import embedded_postgres, has_embedded
-from daemon.postgres_server import EmbeddedPostgresError, PostgresServer, owner_for_server
+from daemon.postgres_programs import EmbeddedPostgresError, owner_for_server
+from daemon.postgres_server import PostgresServer
 from pipeline.store import answers
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,19 @@ async def test_a_server_left_by_a_killed_user_is_taken_over(state_dir: Path) -> 
     async with embedded_postgres(state_dir):
         assert pid_of(state_dir) == pid
     assert processes_in(state_dir) == []
+
+
+async def test_a_server_that_is_still_starting_is_waited_for(state_dir: Path) -> None:
+    async with embedded_postgres(state_dir) as embedded:
+        pid = pid_of(state_dir)
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        starting = asyncio.create_task(embedded.start())
+        await asyncio.wait([starting], timeout=0.3)
+        assert not starting.done()
+        os.kill(pid, signal.SIGCONT)
+        await starting
+        assert pid_of(state_dir) == pid
 
 
 async def test_it_recovers_after_everything_was_killed(state_dir: Path) -> None:
