@@ -25,6 +25,9 @@ class DetectorSettings(Section):
     model: Path | None = Field(None, description="An exported YOLO .onnx; relative to this file. (.pt needs the extra `models`)")
     backend: Literal["auto", "openvino", "onnxruntime", "ultralytics"] = "auto"
     device: str = Field("cpu", description="cpu; gpu or npu (OpenVINO); cuda or tensorrt (ONNX Runtime)")
+    precision: Literal["auto", "f32"] = Field(
+        "auto", description="auto: what the device is fastest at (bfloat16 on a CPU with AMX); f32: exact (OpenVINO)"
+    )
     size_px: int = Field(640, ge=STRIDE, le=4096, multiple_of=STRIDE, description="Long side of the network's input")
     confidence: float = Field(0.35, gt=0, lt=1, description="Least confidence of a detection")
     iou: float = Field(0.7, gt=0, le=1, description="Overlap above which two boxes of a class are one object")
@@ -212,7 +215,8 @@ def network_loader(settings: DetectorSettings) -> Callable[[], Network]:
         case "openvino":
             from pipeline.openvino_network import OpenVINONetwork
 
-            return lambda: OpenVINONetwork(path, settings.device.upper(), streams, settings.labels)
+            exact = settings.precision == "f32"
+            return lambda: OpenVINONetwork(path, settings.device.upper(), streams, settings.labels, exact)
         case "onnxruntime":
             from pipeline.onnxruntime_network import OnnxRuntimeNetwork
 

@@ -21,8 +21,10 @@ class OpenVINONetwork:
     one frame and 143 with dynamic shapes), so each input shape is compiled for itself, once, when first seen.
     """
 
-    def __init__(self, path: Path, device: str, streams: int, labels: Sequence[str]) -> None:
+    def __init__(self, path: Path, device: str, streams: int, labels: Sequence[str], exact: bool) -> None:
+        """With `exact`, float32 throughout; else what the device is fastest at (bfloat16 on a CPU with AMX)."""
         self._core = ov.Core()
+        self._exact = exact
         self._device = device
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
@@ -67,7 +69,13 @@ class OpenVINONetwork:
         hints: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if self.on_cpu:
             hints |= {"NUM_STREAMS": str(self.streams), "INFERENCE_NUM_THREADS": self.streams}
-        return self._core.compile_model(model, self._device, hints)
+        if self._exact:
+            hints["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            return self._core.compile_model(model, self._device, hints)
+        except RuntimeError as error:
+            has = ", ".join(self._core.available_devices).lower()
+            raise DetectorError(f"detector.device: {self._device.lower()}: {_first_line(error)}; OpenVINO has {has}") from error
 
 
 def _info(model: Any, labels: Sequence[str]) -> ModelInfo:

@@ -22,11 +22,12 @@ from daemon.config import Config, load_config
 from daemon.embedded import database_url
 
 TICK_S = 0.5
+PLAIN_WIDTH = 150
 
 
 async def demo(config_path: Path) -> int:
     """Exit code of the daemon; the rows are shown whatever it is."""
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     config = load_config(config_path)
     console.print(f"[bold]The daemon watches {_clip(config).name} now, for about {_seconds(config):.0f} s. This is its log:[/]\n")
     started = datetime.now(UTC)

@@ -1,10 +1,12 @@
--- What the daemon wrote: every event since the start of this run, what it was, and how it ended.
-SELECT to_char(captured_at, 'HH24:MI:SS')         AS seen_at,
+-- What the daemon wrote: every event since the start of this run, what the detector saw in it, what was answered,
+-- and how it ended.
+SELECT to_char(captured_at, 'HH24:MI:SS') AS seen_at,
        kind,
        priority,
        reason,
-       people_count                       AS people,
-       objects,
+       (SELECT string_agg(DISTINCT seen ->> 'label', ', ') FROM jsonb_array_elements(detections) AS seen) AS in_view,
+       people_count AS people,
+       provider,
        outcome
 FROM event_log
 WHERE accepted_at >= $1
