@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -93,6 +94,9 @@ class PostgresServer:
         except EmbeddedPostgresError:
             if self.pid() is not None:
                 await self._run(*stop, "immediate")
+        if self.socket_dir != self.home:
+            with suppress(OSError):
+                self.socket_dir.rmdir()
 
     def pid(self) -> int | None:
         """The living postmaster of this directory, or None whatever postmaster.pid says."""

@@ -227,6 +227,9 @@ async def test_any_path_will_do(new_state_dir: Path, name: str) -> None:
             new_state_dir / name / "postgres" / "18"
         )
     assert not list(new_state_dir.rglob("oops"))
+    socket_dir = PostgresServer(new_state_dir / name / "postgres").socket_dir
+    assert not (socket_dir / ".s.PGSQL.5432").exists()
+    assert new_state_dir in socket_dir.parents or not socket_dir.exists()
 
 
 async def test_a_short_folder_for_the_socket_is_not_shared_with_strangers(new_state_dir: Path) -> None:
