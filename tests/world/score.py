@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.detector import Network
+from pipeline.detector import DetectorSettings, Network, network_loader
 from pipeline.letterbox import draw, fit, smallest_input
-from pipeline.openvino_network import OpenVINONetwork
 from pipeline.yolo import Detections, decode
 from tests.world.canvas import Picture
 from tests.world.stills import LABELS, Truth, stills, truth_of
@@ -139,8 +138,10 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--size", type=int, default=416, help="long side of the network's input, px")
+    parser.add_argument("--precision", choices=("auto", "f32"), default="auto")
     args = parser.parse_args()
-    scores = score(detect_with(OpenVINONetwork(args.model, "CPU", 2, ()), args.size), unseen(args.scenes))
+    network = network_loader(DetectorSettings(model=args.model, precision=args.precision))()
+    scores = score(detect_with(network, args.size), unseen(args.scenes))
     for one in scores:
         print(
             f"{one.label:10} {one.objects:5} objects  AP50 {one.average_precision:.3f}"

@@ -19,6 +19,7 @@ _CAMERA = Camera(focal_px=430.0, height_m=3.4, horizon_px=84.0)
 _MEETING = (-0.3, 8.2)
 """x and z in metres of the middle of the meeting."""
 _PARTS_S = 16.5
+SLOW_M = 0.7
 _GUESTS: tuple[tuple[float, int, float, tuple[float, float], Look], ...] = (
     (0.8, -1, 8.6, (0.1, 1.3), Look("red", "blue", None, "trousers", hair=1, skin=1)),
     (2.6, 1, 9.6, (0.75, 0.8), Look("blue", "black", None, "trousers", hair=0, skin=0, long_hair=True)),
@@ -68,9 +69,18 @@ def _guest(
     """Comes in, stands in the ring looking at its middle, and leaves where it came from."""
     spot = (_MEETING[0] + slot[0], _MEETING[1] + slot[1])
     door = (cast.edge(depth_m, side), depth_m)
-    path = walk([door, spot], at_s, 1.45)
+    path = _come(door, spot, at_s, 1.45)
     path = stay(path, leaves_s - path[-1].at_s, "meeting", math.atan2(0.2 - slot[1], -slot[0]))
     cast.person(go_on(path, [door], 1.55), look, 1.74 - 0.06 * (look.garment == "skirt"))
+
+
+def _come(
+    door: tuple[float, float], spot: tuple[float, float], at_s: float, speed_mps: float
+) -> list[Keyframe]:
+    """Walks up to a spot, slowing down before it."""
+    share = 1 - SLOW_M / math.dist(door, spot)
+    before = (door[0] + share * (spot[0] - door[0]), door[1] + share * (spot[1] - door[1]))
+    return go_on(walk([door, before], at_s, speed_mps), [spot], speed_mps / 2)
 
 
 def _drive_through(cast: Cast) -> None:
@@ -83,7 +93,7 @@ def _leave_bag(cast: Cast) -> None:
     """Comes from the right, puts the bag down and goes back without it."""
     spot = (2.9, 6.7)
     door = (cast.edge(spot[1], 1), spot[1])
-    path = stay(walk([door, spot], 11.0, 1.2), 2.4, "standing")
+    path = stay(_come(door, spot, 10.6, 1.2), 2.4, "standing")
     look = Look("purple", "black", "black", "trousers", skin=1)
     owner = cast.person(go_on(path, [door], 1.4), look, 1.78)
     put_down(cast, owner, path[-1].at_s - 1.8, spot, 1, top="orange")
