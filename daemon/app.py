@@ -24,6 +24,7 @@ from pipeline.journal import Journal, open_journal
 from pipeline.observer import Observer
 from pipeline.queue import EventQueue
 from pipeline.questions import questions_for
+from pipeline.retention import prune_for_ever
 from pipeline.store import Store, open_store
 from pipeline.tracker import Tracker
 from pipeline.triggers import Triggers, watched_labels
@@ -49,7 +50,7 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
     cameras = _cameras(config, until_eof)
     async with (
         open_journal(config.state_dir, config.journal) as journal,
-        _open_database(config) as store,
+        _open_database(config) as (store, database_started),
         open_providers(config.providers) as chain,
         open_detector(config.detector) as detector,
     ):
@@ -64,10 +65,11 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
             await app.intake.resume(await journal.recover())
             notifier.ready(f"watching {len(cameras)} cameras")
             log.info("daemon.ready", cameras=len(cameras), detector=detector.name, labels=sorted(detector.labels)[:20])
-            async with _side_tasks(uploader=uploader.run()):
+            retention = prune_for_ever(store, config.database.retention_days)
+            async with _side_tasks(uploader=_after(database_started, uploader.run()), retention=retention):
                 done = await app.run(cameras, stop, until_eof)
                 notifier.stopping()
-            flushed = await _flush(uploader, config.drain_s if until_eof else min(config.drain_s, 5.0))
+            flushed = await _flush(uploader, database_started, config.drain_s if until_eof else min(config.drain_s, 5.0))
             await summary.tell("daemon.stopped", flushed=flushed)
             return done and flushed
 
@@ -173,18 +175,22 @@ def _recording(site: str, settings: CameraSettings) -> Recording | None:
 
 
 @asynccontextmanager
-async def _open_database(config: Config) -> AsyncIterator[Store]:
-    """The configured database, or the embedded one; opens also while either is away."""
+async def _open_database(config: Config) -> AsyncIterator[tuple[Store, asyncio.Event]]:
+    """The configured database, or the embedded one, and when it makes sense to try it for the first time.
+
+    Opens while either is away.
+    """
     if config.database.url.get_secret_value():
         async with open_store(config.database) as store:
-            yield store
+            (at_once := asyncio.Event()).set()
+            yield store, at_once
         return
     async with (
         embedded_postgres(config.state_dir, wait=False) as embedded,
         _side_tasks(postgres=embedded.supervise()),
         open_store(config.database, embedded.dsn) as store,
     ):
-        yield store
+        yield store, embedded.has_started
 
 
 @asynccontextmanager
@@ -201,10 +207,16 @@ async def _raise_when_failed(journal: Journal) -> None:
     await journal.failed
 
 
-async def _flush(uploader: Uploader, within_s: float) -> bool:
+async def _after(started: asyncio.Event, job: Coroutine[Any, Any, Any]) -> None:
+    await started.wait()
+    await job
+
+
+async def _flush(uploader: Uploader, started: asyncio.Event, within_s: float) -> bool:
     """Send what is left; False if the database was not there in time. The rows wait in the journal."""
     try:
         async with asyncio.timeout(within_s):
+            await started.wait()
             while not await uploader.flush():
                 await asyncio.sleep(FLUSH_RETRY_S)
     except TimeoutError:

@@ -21,7 +21,7 @@ from pipeline.journal import JournalSettings
 from pipeline.questions import QuestionSettings
 from pipeline.queue import QueueSettings
 from pipeline.store import DatabaseSettings
-from pipeline.tracker import TrackerSettings
+from pipeline.tracks import TrackerSettings
 from pipeline.triggers import TriggerSettings
 from pipeline.worker import WorkerSettings
 from providers.settings import ProviderSettings, Section
@@ -34,7 +34,7 @@ class Config(Section):
     """The whole configuration file."""
 
     site: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", description="Name of this box in every row")
-    state_dir: Path = Field(Path("state"), description="Journal and embedded database; relative to this file")
+    state_dir: Path = Field(Path("state"), validate_default=True, description="Journal and embedded database; relative to this file")
     drain_s: float = Field(30.0, ge=0, le=600, description="After a stop: how long to finish what is under way")
     log: LogSettings = LogSettings()
     detector: DetectorSettings = DetectorSettings()

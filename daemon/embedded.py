@@ -50,12 +50,14 @@ class EmbeddedPostgres:
 
     def __init__(self, server: PostgresServer) -> None:
         self.dsn = server.dsn
+        self.has_started = asyncio.Event()
         self._server = server
 
     async def start(self) -> None:
         """Return when it answers. Raises EmbeddedPostgresError."""
         async with _locked(self._server.home / "start.lock", fcntl.LOCK_EX):
             await self._server.start()
+        self.has_started.set()
 
     async def supervise(self) -> Never:
         """Keep it running, for ever: start it now and whenever it has died, and keep its log small."""

@@ -8,7 +8,8 @@ from uuid import UUID
 from pipeline.camera_events import CameraGone, Frame
 from pipeline.events import Event, EventKind, Priority
 from pipeline.identity import Recording, fresh_id
-from pipeline.tracker import Track, Tracker
+from pipeline.tracker import Tracker
+from pipeline.tracks import Track
 from pipeline.triggers import Finding, Triggers
 from pipeline.yolo import Detections
 from providers.base import Detection

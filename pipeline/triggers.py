@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from pipeline.events import EventKind, Priority
-from pipeline.tracker import Track, Tracked
+from pipeline.tracks import Track, Tracked
 from providers.settings import Section
 
 DEFAULT_OBJECTS = frozenset(

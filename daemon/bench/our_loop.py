@@ -18,7 +18,8 @@ from pipeline.camera_settings import CameraSettings
 from pipeline.detector import Detector, DetectorSettings, open_detector
 from pipeline.events import Event, Gap
 from pipeline.observer import Observer
-from pipeline.tracker import Tracker, TrackerSettings
+from pipeline.tracker import Tracker
+from pipeline.tracks import TrackerSettings
 from pipeline.triggers import CameraDownSettings, Triggers, TriggerSettings, watched_labels
 from pipeline.watch import Watch
 

@@ -1,4 +1,5 @@
-from pipeline.tracker import Tracker, TrackerSettings
+from pipeline.tracker import Tracker
+from pipeline.tracks import TrackerSettings
 from tests.pipeline.makers import seen
 
 WIDTH, HEIGHT, FPS = 640, 360, 10

@@ -1,5 +1,5 @@
 from pipeline.events import EventKind, Priority
-from pipeline.tracker import Track, Tracked
+from pipeline.tracks import Track, Tracked
 from pipeline.triggers import (
     CrowdGatheringSettings,
     Finding,

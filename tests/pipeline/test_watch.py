@@ -13,7 +13,8 @@ from pipeline.events import Event, EventKind, Gap, Priority
 from pipeline.identity import Recording
 from pipeline.letterbox import Picture, fit
 from pipeline.observer import Observer
-from pipeline.tracker import Tracker, TrackerSettings
+from pipeline.tracker import Tracker
+from pipeline.tracks import TrackerSettings
 from pipeline.triggers import CameraDownSettings, CrowdGatheringSettings, ObjectAppearedSettings, Triggers, TriggerSettings
 from pipeline.watch import FAILURES_IN_A_ROW, Watch
 from pipeline.yolo import Detections, DetectorError
