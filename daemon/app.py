@@ -22,8 +22,8 @@ from pipeline.identity import Recording
 from pipeline.intake import Intake
 from pipeline.journal import Journal, open_journal
 from pipeline.observer import Observer
-from pipeline.queue import EventQueue
 from pipeline.questions import questions_for
+from pipeline.queue import EventQueue
 from pipeline.retention import prune_for_ever
 from pipeline.store import Store, open_store
 from pipeline.tracker import Tracker
@@ -55,7 +55,9 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
         open_detector(config.detector) as detector,
     ):
         app = App(config, journal, chain, detector)
-        uploader = Uploader(journal, store, batch_rows=config.database.batch_rows, batch_bytes=config.database.batch_bytes)
+        uploader = Uploader(
+            journal, store, batch_rows=config.database.batch_rows, batch_bytes=config.database.batch_bytes
+        )
         summary = Summary(app, uploader.state, notifier)
         async with _side_tasks(
             journal_watch=_raise_when_failed(journal),
@@ -69,7 +71,9 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
             async with _side_tasks(uploader=_after(database_started, uploader.run()), retention=retention):
                 done = await app.run(cameras, stop, until_eof)
                 notifier.stopping()
-            flushed = await _flush(uploader, database_started, config.drain_s if until_eof else min(config.drain_s, 5.0))
+            flushed = await _flush(
+                uploader, database_started, config.drain_s if until_eof else min(config.drain_s, 5.0)
+            )
             await summary.tell("daemon.stopped", flushed=flushed)
             return done and flushed
 
@@ -217,11 +221,9 @@ async def _flush(uploader: Uploader, started: asyncio.Event, within_s: float) ->
     try:
         async with asyncio.timeout(within_s):
             await started.wait()
-            while not await uploader.flush():
+            while not await uploader.flush():  # noqa: ASYNC110 - what is awaited is a database that is away
                 await asyncio.sleep(FLUSH_RETRY_S)
     except TimeoutError:
         log.warning("upload.unfinished", hint="the rows wait in the journal for the next start")
         return False
     return True
-
-

@@ -33,8 +33,12 @@ _SECRET_BYTES_MAX = 64 * 1024
 class Config(Section):
     """The whole configuration file."""
 
-    site: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", description="Name of this box in every row")
-    state_dir: Path = Field(Path("state"), validate_default=True, description="Journal and embedded database; relative to this file")
+    site: str = Field(
+        "default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", description="Name of this box in every row"
+    )
+    state_dir: Path = Field(
+        Path("state"), validate_default=True, description="Journal and embedded database; relative to this file"
+    )
     drain_s: float = Field(30.0, ge=0, le=600, description="After a stop: how long to finish what is under way")
     log: LogSettings = LogSettings()
     detector: DetectorSettings = DetectorSettings()
@@ -168,5 +172,3 @@ def _key_path(location: tuple[int | str, ...]) -> str:
         elif not (index == 2 and location[0] == "providers"):
             path += f".{part}" if path else part
     return path
-
-

@@ -24,7 +24,9 @@ _FIRST_KEYS = ("timestamp", "level", "event", "camera")
 
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = Field("auto", description="auto: colours on a terminal, JSON elsewhere")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: colours on a terminal, JSON elsewhere"
+    )
     summary_s: float = Field(60.0, gt=0, description="How often the summary line is written")
 
 
@@ -32,7 +34,9 @@ class Redactor:
     """Takes known secrets and credentials in URLs out of texts."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        values = {form for secret in secrets for form in (secret, quote(secret, safe="")) if len(secret) >= _SHORTEST_SECRET}
+        values = {
+            form for secret in secrets for form in (secret, quote(secret, safe="")) if len(secret) >= _SHORTEST_SECRET
+        }
         longest_first = sorted(values, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
@@ -57,7 +61,7 @@ class Redactor:
     def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """The last step before rendering: nothing secret, and what every line has stands first."""
         first = {key: event.pop(key) for key in _FIRST_KEYS if key in event}
-        return {key: self.value(value) for key, value in (first | event).items()}
+        return {key: self.value(value) for key, value in (*first.items(), *event.items())}
 
 
 def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
@@ -73,7 +77,11 @@ def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: T
     last: list[Processor] = (
         [structlog.processors.format_exc_info, redact.processor, structlog.processors.JSONRenderer(ensure_ascii=False)]
         if as_json
-        else [structlog.processors.format_exc_info, redact.processor, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        else [
+            structlog.processors.format_exc_info,
+            redact.processor,
+            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
+        ]
     )
     structlog.configure(
         processors=[*shared, *last],

@@ -96,8 +96,7 @@ def owner_for_server(state_dir: Path, in_a_namespace: tuple[str, ...] = _IN_A_NA
     if owner.st_uid != 0 or _succeeds(*in_a_namespace, "true"):
         return owner.st_uid, owner.st_gid
     if not all(
-        _succeeds(*_as(_NOBODY, _NOBODY), "test", "-x", str(path))
-        for path in (state_dir, binaries() / "postgres")
+        _succeeds(*_as(_NOBODY, _NOBODY), "test", "-x", str(path)) for path in (state_dir, binaries() / "postgres")
     ):
         raise EmbeddedPostgresError(
             "Postgres refuses to run as root, user namespaces are off, and the user nobody can't reach "

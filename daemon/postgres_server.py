@@ -62,9 +62,7 @@ class PostgresServer:
         self.data = self.home / str(MAJOR)
         self.log_file = self.home / "postgres.log"
         self.socket_dir = _socket_dir(self.home)
-        self.dsn = (
-            f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self.socket_dir), safe='')}&port={PORT}"
-        )
+        self.dsn = f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self.socket_dir), safe='')}&port={PORT}"
 
     async def start(self) -> None:
         """Return when it answers; one that runs already is taken as it is. One caller at a time."""
@@ -78,9 +76,7 @@ class PostgresServer:
         (self.data / "postgresql.conf").write_text(
             _CONFIGURATION.format(port=PORT, socket_dir=_quoted(self.socket_dir))
         )
-        await self._run(
-            "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(MAJOR), "-l", self.log_file.name
-        )
+        await self._run("pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(MAJOR), "-l", self.log_file.name)
         if not await answers(self.dsn):
             raise EmbeddedPostgresError(f"started, but does not answer; see {self.log_file}")
 
@@ -117,9 +113,7 @@ class PostgresServer:
             if not self._processes():
                 return False
             await asyncio.sleep(_POLL_S)
-        raise EmbeddedPostgresError(
-            f"a server runs in {self.data} and does not answer: processes {self._processes()}"
-        )
+        raise EmbeddedPostgresError(f"a server runs in {self.data} and does not answer: processes {self._processes()}")
 
     def _remove_stale_locks(self) -> None:
         """Postgres takes any living process of the same user for the lock's owner; we know that none is."""
@@ -131,17 +125,11 @@ class PostgresServer:
 
     def _processes(self) -> list[int]:
         """Every process of a server in this data directory, by name and place: a number proves nothing."""
-        return [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and self._is_ours(entry)
-        ]
+        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)]
 
     def _is_ours(self, process: Path) -> bool:
         try:
-            return (process / "comm").read_text().strip() == "postgres" and (process / "cwd").samefile(
-                self.data
-            )
+            return (process / "comm").read_text().strip() == "postgres" and (process / "cwd").samefile(self.data)
         except OSError:
             return False
 

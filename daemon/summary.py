@@ -63,7 +63,8 @@ class Summary:
         states = [camera.stats.state for camera in self._app.cameras.values()]
         up = sum(state == "up" for state in states)
         database = "database ok" if not self._upload.trouble else f"database: {self._upload.trouble}"
-        return f"{up}/{len(states)} cameras up, {counts['waiting']} events waiting, {counts['outbox']} rows to upload, {database}"
+        waiting = f"{counts['waiting']} events waiting, {counts['outbox']} rows to upload"
+        return f"{up}/{len(states)} cameras up, {waiting}, {database}"
 
     def _suppressed(self) -> dict[str, int]:
         total: dict[str, int] = {}

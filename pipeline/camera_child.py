@@ -61,9 +61,7 @@ class CameraChild(asyncio.SubprocessProtocol):
             await self._start(settings.name, memory_fd)
         finally:
             os.close(memory_fd)
-        self.send(
-            Command.SETTINGS, child_settings(settings, input_size, first_seq, slots, memory_fd).to_json()
-        )
+        self.send(Command.SETTINGS, child_settings(settings, input_size, first_seq, slots, memory_fd).to_json())
 
     async def _start(self, name: str, memory_fd: int) -> None:
         argv = [sys.executable, "-m", "pipeline.camera_process", str(os.getpid()), name]

@@ -110,9 +110,7 @@ class Feed:
         if self._live:
             return LivePace(self._settings.detect_fps)
         fps = self._source.fps or FALLBACK_FPS
-        return FilePace(
-            fps, self._settings.detect_fps, not self._settings.full_pace, self._reports.still_here
-        )
+        return FilePace(fps, self._settings.detect_fps, not self._settings.full_pace, self._reports.still_here)
 
     def _sample(self, stream_s: float) -> None:
         captured_at = time.time()

@@ -57,9 +57,7 @@ class CameraSettings(Section):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    url: SecretStr = Field(
-        description="rtsp(s)://, http(s)://, /dev/video…, a video file or a folder of images"
-    )
+    url: SecretStr = Field(description="rtsp(s)://, http(s)://, /dev/video…, a video file or a folder of images")
     enabled: bool = True
     pace: Literal["realtime", "full"] = Field(
         "realtime", description="full: a file as fast as it can be analyzed, no frame left out"
@@ -67,27 +65,19 @@ class CameraSettings(Section):
     loop: bool = Field(False, description="Files and folders: begin again at the end")
     detect_fps: float = Field(10.0, gt=0, le=60, description="Frames a second that the detector gets at most")
     motion: bool = Field(True, description="Leave out frames in which nothing moves")
-    still_refresh_s: float = Field(
-        5.0, gt=0, le=3600, description="One frame this often even if nothing moves"
-    )
+    still_refresh_s: float = Field(5.0, gt=0, le=3600, description="One frame this often even if nothing moves")
     frozen_after_s: float = Field(
         30.0, ge=2, le=3600, description="Not one pixel changed for this long: the camera hangs"
     )
     open_timeout_s: float = Field(5.0, gt=0, le=120)
     read_timeout_s: float = Field(5.0, gt=0, le=120)
-    stall_timeout_s: float = Field(
-        10.0, gt=0, le=600, description="A camera process silent for this long is killed"
-    )
-    retry_s: float = Field(
-        1.0, gt=0, le=600, description="Ceiling of the first wait before the next try; doubles"
-    )
+    stall_timeout_s: float = Field(10.0, gt=0, le=600, description="A camera process silent for this long is killed")
+    retry_s: float = Field(1.0, gt=0, le=600, description="Ceiling of the first wait before the next try; doubles")
     retry_max_s: float = Field(60.0, gt=0, le=3600)
     jpeg_quality: int = Field(85, ge=30, le=100)
     jpeg_max_side_px: int = Field(1280, ge=160, le=8192)
     decoder_threads: int = Field(1, ge=1, le=16, description="More for 4K; each costs the memory of a frame")
-    memory_limit_mb: int = Field(
-        1024, ge=256, description="Of the camera's process; beyond it, it is replaced"
-    )
+    memory_limit_mb: int = Field(1024, ge=256, description="Of the camera's process; beyond it, it is replaced")
 
     @field_validator("url")
     @classmethod
@@ -127,9 +117,7 @@ class CameraSettings(Section):
     @property
     def stall_s(self) -> float:
         """A child that has said nothing for this long is stuck."""
-        return max(
-            LEAST_STALL_S, self.stall_timeout_s, STALL_FACTOR * max(self.open_timeout_s, self.read_timeout_s)
-        )
+        return max(LEAST_STALL_S, self.stall_timeout_s, STALL_FACTOR * max(self.open_timeout_s, self.read_timeout_s))
 
     @property
     def redacted(self) -> str:

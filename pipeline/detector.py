@@ -22,7 +22,9 @@ LEFT_OUT = 2.0
 
 
 class DetectorSettings(Section):
-    model: Path | None = Field(None, description="An exported YOLO .onnx; relative to this file. (.pt needs the extra `models`)")
+    model: Path | None = Field(
+        None, description="An exported YOLO .onnx, relative to this file; a .pt needs the extra `models`"
+    )
     backend: Literal["auto", "openvino", "onnxruntime", "ultralytics"] = "auto"
     device: str = Field("cpu", description="cpu; gpu or npu (OpenVINO); cuda or tensorrt (ONNX Runtime)")
     precision: Literal["auto", "f32"] = Field(
@@ -32,10 +34,12 @@ class DetectorSettings(Section):
     confidence: float = Field(0.35, gt=0, lt=1, description="Least confidence of a detection")
     iou: float = Field(0.7, gt=0, le=1, description="Overlap above which two boxes of a class are one object")
     classes: dict[str, float] | None = Field(
-        None, description='Only these labels, each with its least confidence: { person = 0.4, car = 0.6 }; empty: all'
+        None, description="Only these labels, each with its least confidence: { person = 0.4, car = 0.6 }; empty: all"
     )
     labels: tuple[str, ...] = Field((), description="Class names in order, for a file that does not name them itself")
-    streams: int | None = Field(None, ge=1, le=64, description="Frames computed at the same time on a CPU; empty: by its cores")
+    streams: int | None = Field(
+        None, ge=1, le=64, description="Frames computed at the same time on a CPU; empty: by its cores"
+    )
 
     @field_validator("model")
     @classmethod
@@ -53,7 +57,7 @@ class DetectorSettings(Section):
 
 
 class Network(Protocol):
-    """A loaded model. `infer` blocks; it is called by `streams` threads with up to `max_batch` pictures of one shape."""
+    """A loaded model. `infer` blocks; `streams` threads call it, with up to `max_batch` pictures of one shape."""
 
     info: ModelInfo
     streams: int

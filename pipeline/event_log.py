@@ -34,9 +34,7 @@ class EventFilter:
     def passes(self, event: LoggedEvent) -> bool:
         """For events that were not selected by it: camera, kind, priority and text."""
         description = (event["analysis"] or {}).get("scene_description")
-        words = " ".join(
-            filter(None, (event["reason"], event["label"], description, event["outcome_reason"]))
-        )
+        words = " ".join(filter(None, (event["reason"], event["label"], description, event["outcome_reason"])))
         return (
             self.camera in (None, event["camera"])
             and self.kind in (None, event["kind"])

@@ -30,7 +30,16 @@ class Recording:
     def id_of(self, kind: EventKind, track_id: int | None, stream_s: float) -> UUID:
         """A UUIDv7 whose time is the file's plus the place in it, and whose other bits say which event it is."""
         stat = self.path.stat()
-        said = (self.site, self.camera, self.path.name, stat.st_size, stat.st_mtime_ns, kind, track_id, round(stream_s, 3))
+        said = (
+            self.site,
+            self.camera,
+            self.path.name,
+            stat.st_size,
+            stat.st_mtime_ns,
+            kind,
+            track_id,
+            round(stream_s, 3),
+        )
         digest = hashlib.blake2b(repr(said).encode(), digest_size=10).digest()
         milliseconds = (stat.st_mtime_ns // 1_000_000 + round(stream_s * 1000)) & (2**48 - 1)
         bits = (milliseconds << 80) | int.from_bytes(digest)

@@ -59,7 +59,9 @@ class OpenEvents:
 class Intake:
     """The one door into journal and queue."""
 
-    def __init__(self, journal: Journal, queue: EventQueue, questions_for: Callable[[Event], tuple[Question, ...]]) -> None:
+    def __init__(
+        self, journal: Journal, queue: EventQueue, questions_for: Callable[[Event], tuple[Question, ...]]
+    ) -> None:
         self._journal = journal
         self._queue = queue
         self._questions_for = questions_for

@@ -200,7 +200,9 @@ def _fail(failed: asyncio.Future[None], group: Sequence[_Command], error: Except
 
 
 @asynccontextmanager
-async def open_journal(state_dir: Path, settings: JournalSettings, clock: Clock | None = None) -> AsyncIterator[Journal]:
+async def open_journal(
+    state_dir: Path, settings: JournalSettings, clock: Clock | None = None
+) -> AsyncIterator[Journal]:
     """Open the journal in the state folder, which no other daemon may use meanwhile. Raises JournalError."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import apsw
@@ -58,6 +59,22 @@ CREATE TABLE dead_letters (
 """
 
 
+_WAITING = """
+SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state = 'captured' ORDER BY number
+"""
+_LEASE = """
+UPDATE events SET state = 'leased', attempts = attempts + 1 WHERE event_id = ? AND state = 'captured'
+RETURNING number, body, attempts, boot_id, accepted_boot, accepted_wall
+"""
+_TO_SHED = """
+SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1
+"""
+_COUNTS = """
+SELECT (SELECT count(*) FROM events WHERE state = 'captured'), (SELECT count(*) FROM events WHERE state = 'leased'),
+       (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)
+"""
+
+
 class JournalError(Exception):
     """The journal can't be used; nothing can be accepted."""
 
@@ -97,7 +114,9 @@ class Ending:
 def open_file(path: Path, quota_bytes: int, clock: "Clock") -> "JournalFile":
     """Open or create the journal. Raises JournalError with what is wrong."""
     if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
-        raise JournalError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed")
+        raise JournalError(
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed"
+        )
     connection = apsw.Connection(str(path))
     try:
         _check_owner(connection)
@@ -202,31 +221,29 @@ class JournalFile:
 
     def waiting(self) -> list[Waiting]:
         """Every event that waits, oldest first."""
-        rows = self.connection.execute(
-            "SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state='captured' ORDER BY number"
-        )
-        return [Waiting(UUID(bytes=key), Priority(priority), self._clock.age_s(*accepted)) for key, priority, *accepted in rows]
+        return [
+            Waiting(UUID(bytes=key), Priority(priority), self._clock.age_s(*accepted))
+            for key, priority, *accepted in self._rows(_WAITING)
+        ]
 
     def lease(self, ids: Sequence[UUID]) -> list[Leased]:
         """Give these events to a worker; those that are not waiting any more are left out."""
         return [leased for event_id in ids if (leased := self._lease(event_id.bytes))]
 
     def _lease(self, key: bytes) -> Leased | None:
-        row = self.connection.execute(
-            "UPDATE events SET state='leased', attempts=attempts+1 WHERE event_id=? AND state='captured'"
-            " RETURNING number, body, attempts, boot_id, accepted_boot, accepted_wall",
-            (key,),
-        ).fetchall()
+        row = self._rows(_LEASE, (key,))
         if not row:
             return None
         number, body, attempts, *accepted = row[0]
-        jpeg = self.connection.execute("SELECT jpeg FROM pictures WHERE number=?", (number,)).fetchone()[0]
+        [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
         return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
 
     def release(self, ids: Sequence[UUID]) -> None:
         """Back to waiting: nobody could be asked."""
         for event_id in ids:
-            self.connection.execute("UPDATE events SET state='captured' WHERE event_id=? AND state='leased'", (event_id.bytes,))
+            self.connection.execute(
+                "UPDATE events SET state='captured' WHERE event_id=? AND state='leased'", (event_id.bytes,)
+            )
 
     def finish(self, ending: Ending) -> bool:
         """End an event with its rows; False if it is not open, in which case nothing is written."""
@@ -240,13 +257,10 @@ class JournalFile:
 
     def shed_one(self, reason: str, not_above: Priority) -> UUID | None:
         """End the oldest waiting event of the least urgent class, if it is no more urgent than `not_above`."""
-        row = self.connection.execute(
-            "SELECT event_id FROM events WHERE state='captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1",
-            (int(not_above),),
-        ).fetchone()
-        if row is None:
+        found = self._rows(_TO_SHED, (int(not_above),))
+        if not found:
             return None
-        event_id = UUID(bytes=row[0])
+        event_id = UUID(bytes=found[0][0])
         self.finish(Ending(event_id, EventOutcome.SHED, reason))
         return event_id
 
@@ -257,7 +271,9 @@ class JournalFile:
         """The oldest rows for the database: at least one if there is any, then as many as the limits allow."""
         rows: list[OutboxRow] = []
         size = 0
-        for row in self.connection.execute("SELECT seq, table_name, body FROM outbox ORDER BY seq LIMIT ?", (limit_rows,)):
+        for row in self.connection.execute(
+            "SELECT seq, table_name, body FROM outbox ORDER BY seq LIMIT ?", (limit_rows,)
+        ):
             size += len(row[2])
             if rows and size > limit_bytes:
                 break
@@ -276,16 +292,16 @@ class JournalFile:
             (row.table, row.body, sqlstate, reason, self._clock.wall()),
         )
         if row.table != "dead_letters":
-            self._send("dead_letters", to_json(dead_letter_row(row.table, sqlstate, reason, row.body, self._clock.now())))
+            self._send(
+                "dead_letters", to_json(dead_letter_row(row.table, sqlstate, reason, row.body, self._clock.now()))
+            )
 
     def counts(self) -> dict[str, int]:
         """How much is where."""
-        names = ("waiting", "leased", "outbox", "dead_letters")
-        row = self.connection.execute(
-            "SELECT (SELECT count(*) FROM events WHERE state='captured'), (SELECT count(*) FROM events WHERE state='leased'),"
-            " (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)"
-        ).fetchone()
-        return dict(zip(names, row, strict=True))
+        return dict(zip(("waiting", "leased", "outbox", "dead_letters"), self._rows(_COUNTS)[0], strict=True))
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        return self.connection.execute(query, values).fetchall()
 
     def _send(self, table: str, body: str) -> None:
         self.connection.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", (table, body))

@@ -71,4 +71,5 @@ def undo(boxes: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
     """Boxes in input pixels [n, 4] (x_min, y_min, x_max, y_max) as shares 0..1 of the picture, clipped to it."""
     origin = np.array([box.left, box.top, box.left, box.top], np.float32)
     drawn = np.array([box.drawn_width, box.drawn_height] * 2, np.float32)
-    return np.clip((boxes - origin) / drawn, 0.0, 1.0)
+    inside: NDArray[np.float32] = np.clip((boxes - origin) / drawn, 0.0, 1.0)
+    return inside

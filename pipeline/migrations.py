@@ -58,9 +58,7 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
-async def migrate(
-    connection: asyncpg.Connection, known: tuple[Migration, ...] | None = None
-) -> list[Migration]:
+async def migrate(connection: asyncpg.Connection, known: tuple[Migration, ...] | None = None) -> list[Migration]:
     """Bring the schema up to date in one transaction, and say what was applied."""
     known = migrations() if known is None else known
     if not _pending(await applied(connection), known):
@@ -98,9 +96,7 @@ async def applied(connection: asyncpg.Connection) -> dict[int, str]:
 
 
 async def missing_tables(connection: asyncpg.Connection) -> list[str]:
-    rows = await connection.fetch(
-        "SELECT t FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL", TABLES
-    )
+    rows = await connection.fetch("SELECT t FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL", TABLES)
     return [row["t"] for row in rows]
 
 

@@ -40,9 +40,7 @@ FROZEN_CHECK_S = 1.0
 def thumbnail(picture: Picture) -> Thumbnail:
     """The picture in grey cells."""
     height, width = picture.shape[:2]
-    small = cv2.resize(
-        picture, (max(1, width // SHRINK), max(1, height // SHRINK)), interpolation=cv2.INTER_AREA
-    )
+    small = cv2.resize(picture, (max(1, width // SHRINK), max(1, height // SHRINK)), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 

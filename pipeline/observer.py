@@ -103,7 +103,15 @@ class Observer:
         """An event of the camera itself, without a picture."""
         now = datetime.now(UTC)
         return Event(
-            fresh_id(), self.site, self.camera, kind, priority, reason, now, now, related_id=related.id if related else None
+            fresh_id(),
+            self.site,
+            self.camera,
+            kind,
+            priority,
+            reason,
+            now,
+            now,
+            related_id=related.id if related else None,
         )
 
     def _note_appearances(self, findings: Iterable[Finding]) -> None:

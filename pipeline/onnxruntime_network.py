@@ -35,17 +35,21 @@ class OnnxRuntimeNetwork:
     @staticmethod
     def _open(path: Path, device: str) -> ort.InferenceSession:
         if device not in _EXECUTION_PROVIDERS:
-            raise DetectorError(f"detector.device: {device!r} with onnxruntime; expected one of {', '.join(_EXECUTION_PROVIDERS)}")
+            raise DetectorError(
+                f"detector.device: {device!r} with onnxruntime; expected one of {', '.join(_EXECUTION_PROVIDERS)}"
+            )
         wanted = _EXECUTION_PROVIDERS[device]
         if wanted[0] not in ort.get_available_providers():
-            raise DetectorError(f"detector.device: this onnxruntime has no {wanted[0]}; it has {ort.get_available_providers()}")
+            raise DetectorError(
+                f"detector.device: this onnxruntime has no {wanted[0]}; it has {ort.get_available_providers()}"
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             return ort.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class; each means that it can't run this file
+        except Exception as error:
             raise DetectorError(f"{path}: ONNX Runtime can't read it: {str(error).splitlines()[0]}") from error
 
     def forget(self) -> None:
@@ -55,7 +59,9 @@ class OnnxRuntimeNetwork:
         """One output per picture; all of one shape. Thread-safe."""
         tensor = cv2.dnn.blobFromImages(list(batch), 1 / 255, swapRB=True)
         if self.info.fixed_batch and len(batch) < self.info.fixed_batch:
-            tensor = np.concatenate([tensor, np.zeros((self.info.fixed_batch - len(batch), *tensor.shape[1:]), np.float32)])
+            tensor = np.concatenate(
+                [tensor, np.zeros((self.info.fixed_batch - len(batch), *tensor.shape[1:]), np.float32)]
+            )
         return list(self._session.run(None, {self._input: tensor})[0][: len(batch)])
 
 

@@ -43,7 +43,9 @@ class OpenVINONetwork:
         """One output per picture; all of one shape. Thread-safe."""
         pictures = np.stack(batch) if len(batch) > 1 else batch[0][None]
         if self.info.fixed_batch and len(batch) < self.info.fixed_batch:
-            pictures = np.concatenate([pictures, np.zeros((self.info.fixed_batch - len(batch), *pictures.shape[1:]), np.uint8)])
+            pictures = np.concatenate(
+                [pictures, np.zeros((self.info.fixed_batch - len(batch), *pictures.shape[1:]), np.uint8)]
+            )
         request = self._request(pictures.shape)
         request.infer({0: pictures}, share_inputs=True)
         return list(request.get_output_tensor(0).data[: len(batch)])
@@ -75,14 +77,16 @@ class OpenVINONetwork:
             return self._core.compile_model(model, self._device, hints)
         except RuntimeError as error:
             has = ", ".join(self._core.available_devices).lower()
-            raise DetectorError(f"detector.device: {self._device.lower()}: {_first_line(error)}; OpenVINO has {has}") from error
+            raise DetectorError(
+                f"detector.device: {self._device.lower()}: {_first_line(error)}; OpenVINO has {has}"
+            ) from error
 
 
 def _info(model: Any, labels: Sequence[str]) -> ModelInfo:
     if len(model.inputs) != 1:
         raise DetectorError(f"the model has {len(model.inputs)} inputs; expected one picture")
     rt_info = model.get_rt_info()
-    stored = rt_info["framework"] if "framework" in rt_info else {}
+    stored = rt_info["framework"] if "framework" in rt_info else {}  # noqa: SIM401 - an OVAny map has no get()
     metadata = {key: stored[key].astype(str) for key in stored}
     return read_info(metadata, _sides(model.inputs[0]), _sides(model.outputs[0]), labels)
 

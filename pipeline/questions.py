@@ -42,17 +42,11 @@ class QuestionSettings(Section):
 
     name: str = Field(pattern=NAME, description="Key of the answer in rows")
     kind: QuestionKind
-    ask: str = Field(
-        "", max_length=1000, description="The sentence that a model reads; empty: made from the rest"
-    )
-    choices: tuple[Words, ...] = Field(
-        (), max_length=MAX_CHOICES, description="Of a choice or labels question"
-    )
+    ask: str = Field("", max_length=1000, description="The sentence that a model reads; empty: made from the rest")
+    choices: tuple[Words, ...] = Field((), max_length=MAX_CHOICES, description="Of a choice or labels question")
     object: str = Field("", max_length=100, description='What to count, box or point at: "person"')
     cameras: tuple[str, ...] = Field((), description="Only these; empty: all")
-    events: tuple[EventKind, ...] = Field(
-        (), description="Only these; empty: object_appeared and crowd_gathering"
-    )
+    events: tuple[EventKind, ...] = Field((), description="Only these; empty: object_appeared and crowd_gathering")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -150,7 +144,5 @@ def _value(answer: Answer | None, kind: QuestionKind) -> Any:
 
 
 def _count_of_people(answers: Sequence[Answer]) -> Any:
-    counts = (
-        _value(one, QuestionKind.COUNT) for one in answers if stems(one.question.object) == stems("person")
-    )
+    counts = (_value(one, QuestionKind.COUNT) for one in answers if stems(one.question.object) == stems("person"))
     return next((count for count in counts if count is not None), None)

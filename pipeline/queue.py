@@ -42,8 +42,12 @@ class TimeToLive(PerPriority):
 
 
 class QueueSettings(Section):
-    limit: int = Field(10_000, ge=1, le=1_000_000, description="Events waiting at most; beyond, the oldest of the least urgent is shed")
-    patience_s: Patience = Field(Patience(), description="A class's events are served as if they had come this much later")
+    limit: int = Field(
+        10_000, ge=1, le=1_000_000, description="Events waiting at most; beyond, the oldest of the least urgent is shed"
+    )
+    patience_s: Patience = Field(
+        Patience(), description="A class's events are served as if they had come this much later"
+    )
     ttl_s: TimeToLive = Field(TimeToLive(), description="Waiting longer than this, an event expires")
 
 

@@ -19,9 +19,7 @@ RETRY_S = 3600.0
 log = structlog.get_logger()
 
 
-async def prune(
-    connection: asyncpg.Connection, keep: timedelta, *, batch_rows: int = BATCH_ROWS
-) -> dict[str, int]:
+async def prune(connection: asyncpg.Connection, keep: timedelta, *, batch_rows: int = BATCH_ROWS) -> dict[str, int]:
     """Delete what is older than `keep`, and say how many rows of each table. Refuses to forget everything."""
     before = _cutoff(keep)
     forgotten = dict.fromkeys(TABLES, 0)
@@ -39,9 +37,7 @@ async def count_old(connection: asyncpg.Connection, keep: timedelta) -> dict[str
     return dict(await connection.fetchrow(statement("count_old"), _cutoff(keep), timeout=BATCH_TIMEOUT_S))
 
 
-async def prune_for_ever(
-    store: Store, days: int, *, every_s: float = EVERY_S, retry_s: float = RETRY_S
-) -> None:
+async def prune_for_ever(store: Store, days: int, *, every_s: float = EVERY_S, retry_s: float = RETRY_S) -> None:
     """Prune now and once a day; at once done when `days` is 0, which keeps everything."""
     while days > 0:
         try:

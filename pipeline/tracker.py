@@ -49,7 +49,10 @@ class Tracker:
             track_id = self._first_id + int(found.tracker_id[index])
             label = detections.labels[found.class_id[index]]
             corners = found.xyxy[index] / (width, height, width, height)
-            box, confidence = Box(*(round(float(side), 4) for side in corners)), round(float(found.confidence[index]), 4)
+            box, confidence = (
+                Box(*(round(float(side), 4) for side in corners)),
+                round(float(found.confidence[index]), 4),
+            )
             if (track := self._tracks.get(track_id)) is None:
                 track = self._tracks[track_id] = Track(track_id, label, stream_s, stream_s, active_s, box, confidence)
                 self._next_id = max(self._next_id, track_id + 1)

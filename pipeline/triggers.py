@@ -15,8 +15,11 @@ from pipeline.tracks import Track, Tracked
 from providers.settings import Section
 
 DEFAULT_OBJECTS = frozenset(
-    "person bicycle car motorcycle bus truck train boat bird cat dog horse sheep cow bear backpack handbag suitcase".split()
-)
+    (
+        "person", "bicycle", "car", "motorcycle", "bus", "truck", "train", "boat", "bird", "cat", "dog", "horse",
+        "sheep", "cow", "bear", "backpack", "handbag", "suitcase",
+    )
+)  # fmt: skip
 """Of a model that knows the 80 COCO classes, those that come and go by themselves or are left behind."""
 
 
@@ -35,7 +38,9 @@ PrioritySetting = Annotated[Priority, BeforeValidator(_priority)]
 class ObjectAppearedSettings(Section):
     enabled: bool = True
     priority: PrioritySetting = Priority.MEDIUM
-    best_of_s: float = Field(0.5, ge=0, le=10, description="The best picture of this long is the one that is asked about")
+    best_of_s: float = Field(
+        0.5, ge=0, le=10, description="The best picture of this long is the one that is asked about"
+    )
     cooldown_s: float = Field(0.0, ge=0, description="After an event of this kind, none of the camera for so long")
 
 
@@ -61,7 +66,8 @@ class CameraDownSettings(Section):
 
 class TriggerSettings(Section):
     objects: tuple[str, ...] | None = Field(
-        None, description="Labels that make events; empty: people, vehicles, animals and bags, or all that the model knows"
+        None,
+        description="Labels that make events; empty: people, vehicles, animals and bags, or all that the model knows",
     )
     object_appeared: ObjectAppearedSettings = ObjectAppearedSettings()
     object_left: ObjectLeftSettings = ObjectLeftSettings()

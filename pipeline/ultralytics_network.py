@@ -41,7 +41,9 @@ class UltralyticsNetwork:
             import torch
             from ultralytics import YOLO, settings
         except ImportError as error:
-            raise DetectorError(f"{path}: needs ultralytics: pip install 'live-vision-analyzer[models]' ({error})") from error
+            raise DetectorError(
+                f"{path}: needs ultralytics: pip install 'live-vision-analyzer[models]' ({error})"
+            ) from error
         settings.update({"sync": False})
         self._torch: Any = torch
         self._options = {"device": device, "iou": iou, "conf": least_confidence, "verbose": False}

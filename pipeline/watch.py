@@ -178,7 +178,9 @@ class Watch:
         if lost := self._lost:
             self._lost = None
             now = datetime.now(UTC)
-            await self._sink.gap(Gap(fresh_id(), self._observer.site, self._observer.camera, lost.since, now, lost.reason))
+            await self._sink.gap(
+                Gap(fresh_id(), self._observer.site, self._observer.camera, lost.since, now, lost.reason)
+            )
 
     async def _tell(self, events: list[Event]) -> None:
         for event in events:

@@ -41,7 +41,9 @@ class WorkerSettings(Section):
     batch_size: int = Field(4, ge=1, le=64, description="Events handed to a provider at once")
     linger_s: float = Field(0.005, ge=0, le=10, description="How long a batch waits to fill up")
     max_attempts: int = Field(3, ge=1, le=1000, description="Times an event may be asked about before it has failed")
-    retry_first_s: float = Field(2.0, gt=0, description="Pause before an event that nobody could answer is asked again; doubles")
+    retry_first_s: float = Field(
+        2.0, gt=0, description="Pause before an event that nobody could answer is asked again; doubles"
+    )
     retry_max_s: float = Field(60.0, gt=0)
 
 

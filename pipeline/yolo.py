@@ -8,6 +8,7 @@ end to end [n, 300, 6] holds x_min, y_min, x_max, y_max in input pixels, score, 
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ def read_info(
     output_shape: Sequence[int | None],
     labels: Sequence[str] = (),
 ) -> ModelInfo:
-    """Check a model's shapes (None: any size) and metadata. Raises DetectorError with what is wrong and was expected."""
+    """Check a model's shapes (None: any size) and metadata. Raises DetectorError: what is wrong, what was expected."""
     if (task := metadata.get("task", "detect")) != "detect":
         raise DetectorError(f"the model's task is {task!r}; a detection model is needed")
     if len(input_shape) != 4 or input_shape[1] not in (3, None):
@@ -132,4 +133,5 @@ def _end_to_end(output: Output, thresholds: Output) -> tuple[Output, Output, NDA
 def _suppress(boxes: Output, scores: Output, classes: NDArray[np.int64], iou: float) -> NDArray[np.int64]:
     """Class-aware non-maximum suppression; indices of what stays, best first."""
     corner_and_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    return np.asarray(cv2.dnn.NMSBoxesBatched(corner_and_size, scores, classes.astype(np.int32), 0.0, iou), np.int64)
+    suppress: Any = cv2.dnn.NMSBoxesBatched  # takes arrays as well as the sequences that its types name
+    return np.asarray(suppress(corner_and_size, scores, classes.astype(np.int32), 0.0, iou), np.int64)

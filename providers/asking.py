@@ -63,9 +63,7 @@ async def ask_probe(ask: Callable[[Request], Awaitable[Analysis]]) -> str:
     return f"{analysis.model} {analysis.model_version}".strip()
 
 
-async def ask_each(
-    ask: Callable[[Request], Awaitable[Analysis]], requests: Sequence[Request]
-) -> list[Outcome]:
+async def ask_each(ask: Callable[[Request], Awaitable[Analysis]], requests: Sequence[Request]) -> list[Outcome]:
     """All requests at the same time; who calls decides how many those are."""
 
     async def outcome(request: Request) -> Outcome:
@@ -120,8 +118,7 @@ class Usage:
         if not settings.is_priced or self.tokens_in is None or self.tokens_out is None:
             return None
         return (
-            self.tokens_in * settings.usd_per_million_tokens_in
-            + self.tokens_out * settings.usd_per_million_tokens_out
+            self.tokens_in * settings.usd_per_million_tokens_in + self.tokens_out * settings.usd_per_million_tokens_out
         ) / 1e6
 
 

@@ -28,9 +28,7 @@ class Breaker:
     late, from calls that were under way when the breaker opened, changes nothing.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], uniform: Callable[[float, float], float] = random.uniform
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], uniform: Callable[[float, float], float] = random.uniform) -> None:
         self._clock = clock
         self._uniform = uniform
         self._calls: deque[tuple[float, bool]] = deque()

@@ -52,10 +52,7 @@ class ProviderChain:
 
     async def analyze(self, requests: Sequence[Request]) -> list[Outcome]:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._ask(request), name=f"analyze {request.event_id}")
-                for request in requests
-            ]
+            tasks = [group.create_task(self._ask(request), name=f"analyze {request.event_id}") for request in requests]
         return [task.result() for task in tasks]
 
     async def probe(self) -> str:

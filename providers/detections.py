@@ -39,9 +39,7 @@ class Detections:
 
 def _analyze(name: str, request: Request) -> Analysis:
     answers = tuple(_answer(question, request) for question in request.questions)
-    return Asking(request).done(
-        name, answers, model=request.detector, model_version=request.detector, degraded=True
-    )
+    return Asking(request).done(name, answers, model=request.detector, model_version=request.detector, degraded=True)
 
 
 def _answer(question: Question, request: Request) -> Answer:
@@ -68,8 +66,7 @@ def _value(question: Question, seen: Sequence[Detection]) -> Value:
             return tuple(one.box for one in seen)
         case QuestionKind.POINTS:
             return tuple(
-                Point((one.box.x_min + one.box.x_max) / 2, (one.box.y_min + one.box.y_max) / 2)
-                for one in seen
+                Point((one.box.x_min + one.box.x_max) / 2, (one.box.y_min + one.box.y_max) / 2) for one in seen
             )
         case QuestionKind.LABELS:
             here = {stems(one.label) for one in seen}

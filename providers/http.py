@@ -119,9 +119,7 @@ class JsonHttp:
         if response.status == 200 and message is None:
             if isinstance(body, dict):
                 return body
-            raise self._error(
-                response, 200, f"not a JSON object: {content[:120].decode('utf-8', 'replace')!r}"
-            )
+            raise self._error(response, 200, f"not a JSON object: {content[:120].decode('utf-8', 'replace')!r}")
         said = message or content[:200].decode("utf-8", "replace") or response.reason or ""
         raise self._error(response, response.status, said)
 
@@ -168,9 +166,7 @@ def retry_after_s(value: str) -> float | None:
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("", "identity"):
-        raise ProviderError(
-            Failure.SERVER_ERROR, f"sent {encoding!r} though not asked to", advice=Advice.FAULT
-        )
+        raise ProviderError(Failure.SERVER_ERROR, f"sent {encoding!r} though not asked to", advice=Advice.FAULT)
     content = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):
         content += chunk

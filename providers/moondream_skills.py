@@ -65,9 +65,7 @@ def wording(question: Question) -> str:
         case QuestionKind.CHOICE:
             form = f"Answer with exactly one of: {', '.join(question.choices)}."
         case QuestionKind.LABELS:
-            form = (
-                f"List only those that are visible of: {', '.join(question.choices)}. If none, answer none."
-            )
+            form = f"List only those that are visible of: {', '.join(question.choices)}. If none, answer none."
         case _:
             form = ""
     return f"{question.wording.strip()} {form}".strip()

@@ -29,10 +29,7 @@ def schema_of(questions: Sequence[Question]) -> dict[str, Any]:
 def prompt_of(questions: Sequence[Question]) -> str:
     """The questions in words, then the schema as text: grammar alone tells a model the form, not the
     meaning."""
-    lines = [
-        f"- {question.name}: {question.wording.strip() or DESCRIBE} ({_form(question)})"
-        for question in questions
-    ]
+    lines = [f"- {question.name}: {question.wording.strip() or DESCRIBE} ({_form(question)})" for question in questions]
     return "\n".join(
         [
             "Answer these questions about the picture. Use null where the picture does not show the answer.",

@@ -64,14 +64,10 @@ class CommonProviderSettings(Section):
         30.0, gt=0, le=600, description="Total time for one event, all its questions and retries included"
     )
     connect_timeout_s: float = Field(3.0, gt=0, le=60)
-    concurrency: int | None = Field(
-        None, ge=1, le=64, description="Pictures asked about at the same time; empty: 1"
-    )
+    concurrency: int | None = Field(None, ge=1, le=64, description="Pictures asked about at the same time; empty: 1")
     rate_per_s: float | None = Field(None, gt=0, description="Calls a second at most; empty: no limit")
     max_attempts: int = Field(3, ge=1, le=10, description="Tries of one call, within timeout_s")
-    retry_budget: float = Field(
-        0.2, ge=0, le=1, description="Retries as a share of calls, over the last minute"
-    )
+    retry_budget: float = Field(0.2, ge=0, le=1, description="Retries as a share of calls, over the last minute")
     usd_per_million_tokens_in: float = Field(0.0, ge=0)
     usd_per_million_tokens_out: float = Field(0.0, ge=0)
     usd_per_day: float | None = Field(
@@ -101,9 +97,7 @@ class MoondreamSettings(CommonProviderSettings):
     kind: Literal["moondream"]
     dialect: Literal["cloud", "station", "local"] = "station"
     base_url: BaseUrl = Field("", description="Up to and including /v1; empty: the dialect's usual address")
-    model: str = Field(
-        "", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there"
-    )
+    model: str = Field("", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there")
     api_key: SecretStr = SecretStr("")
 
     @model_validator(mode="after")

@@ -51,9 +51,7 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 async def _start(server: PostgresServer) -> None:
     await server.start()
     admin = await asyncpg.connect(server.dsn)
-    await admin.execute(
-        "ALTER SYSTEM SET fsync = off"
-    )  # what it must survive is tried on servers of their own
+    await admin.execute("ALTER SYSTEM SET fsync = off")  # what it must survive is tried on servers of their own
     await admin.execute("SELECT pg_reload_conf()")
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     await admin.close()

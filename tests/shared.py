@@ -9,4 +9,6 @@ PETS = SHARED / "media" / "pets09-s2l1.mp4"
 PERSON_ONNX = SHARED / "models" / "yolo11n-person.onnx"
 PERSON_PT = SHARED / "models" / "yolo11n-person.pt"
 
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared: a real street video and a detector for it")
+needs_shared = pytest.mark.skipif(
+    not SHARED.exists(), reason="needs ../shared: a real street video and a detector for it"
+)

@@ -48,10 +48,7 @@ def test_configured_questions_replace_the_defaults_for_their_cameras_and_events(
 
 
 def test_a_question_without_words_gets_plain_ones() -> None:
-    assert (
-        settings(name="cars", kind="count", object="car").question.wording
-        == "How many of this are visible: car?"
-    )
+    assert settings(name="cars", kind="count", object="car").question.wording == "How many of this are visible: car?"
     assert settings(name="caption", kind="text").question.wording == ""
 
 
@@ -119,9 +116,7 @@ def test_any_count_of_people_fills_people_count() -> None:
 
 def test_only_told_confidences_are_scores() -> None:
     told = Answer(default("hazard"), True, ok(default("hazard"), True, "").status, confidence=0.8)
-    assert fixed_columns(analysis(told, ok(default("people_count"), 1, "")))["confidence_scores"] == {
-        "hazard": 0.8
-    }
+    assert fixed_columns(analysis(told, ok(default("people_count"), 1, "")))["confidence_scores"] == {"hazard": 0.8}
 
 
 def test_the_default_objects_can_all_be_seen_by_the_usual_detector() -> None:

@@ -42,7 +42,10 @@ class Steady:
         await asyncio.sleep(SERVICE_S)
         moment = datetime.now(UTC)
         answers = (Answer(QUESTION, 1, AnswerStatus.OK),)
-        return [Analysis(one.event_id, "steady", "steady", "1", answers, moment, moment, SERVICE_S * 1000) for one in requests]
+        return [
+            Analysis(one.event_id, "steady", "steady", "1", answers, moment, moment, SERVICE_S * 1000)
+            for one in requests
+        ]
 
     async def probe(self) -> str:
         return self.name
@@ -95,4 +98,6 @@ async def _critical(intake: Intake) -> dict[object, float]:
 
 def _event(priority: Priority) -> Event:
     now = datetime.now(UTC)
-    return Event(fresh_id(), "bench", "yard", EventKind.OBJECT_APPEARED, priority, "bench", now, now, jpeg=b"x" * 60_000)
+    return Event(
+        fresh_id(), "bench", "yard", EventKind.OBJECT_APPEARED, priority, "bench", now, now, jpeg=b"x" * 60_000
+    )

@@ -44,7 +44,9 @@ async def measure(material: Material) -> AsyncIterator[Figure]:
     detail = f"{len(milliseconds)} events; the picture that decided, detections as provider, embedded Postgres"
     yield at_most("frame captured → row in Postgres, p50", percentile(milliseconds, 0.5), 30, detail, "ms")
     yield at_most("frame captured → row in Postgres, p99", percentile(milliseconds, 0.99), 120, detail, "ms")
-    yield at_most("memory of the daemon with its detector", stopped["rss_mb"], 260, "resident, at the end of the run", "MB")
+    yield at_most(
+        "memory of the daemon with its detector", stopped["rss_mb"], 260, "resident, at the end of the run", "MB"
+    )
 
 
 def _run_daemon(material: Material, folder: Path) -> dict[str, Any]:

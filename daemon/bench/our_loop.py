@@ -1,4 +1,4 @@
-"""The daemon's own path from camera to event: camera processes, detector, tracker, rules; events are counted, not kept."""
+"""The daemon's own path from camera to event: camera processes, detector, tracker, rules. Events are counted."""
 
 import asyncio
 import json
@@ -75,7 +75,7 @@ async def run(clip: str, model: str, size_px: int, clips: int) -> dict[str, Any]
 
 
 async def _watch(name: str, clip: str, detector: Detector) -> tuple[Timed, Any]:
-    settings = CameraSettings(name=name, url=clip, pace="full", detect_fps=60)  # type: ignore[arg-type]
+    settings = CameraSettings(name=name, url=clip, pace="full", detect_fps=60)
     triggers = Triggers(TriggerSettings(), watched_labels(TriggerSettings(), detector.labels))
     observer = Observer("bench", name, Tracker(TrackerSettings(), 10), triggers, lambda _kind: True)
     async with Camera(settings, DetectorInput(detector.size_px, detector.fixed_input)) as camera:

@@ -33,13 +33,24 @@ def _against_the_bare_loop(material: Material, clips: int) -> Figure:
         return float(in_a_process("daemon.bench.bare_loop", **arguments)["frames_per_s"])
 
     mine, theirs = in_turn(ROUNDS, ours, bare)
-    detail = f"{sorted(mine)[ROUNDS // 2]:.0f} against {sorted(theirs)[ROUNDS // 2]:.0f} frames/s at {material.size_px} px"
-    return at_least(f"trigger path, {clips} clips, against a bare decode + infer loop", median_ratio(mine, theirs), 0.85, detail)
+    detail = (
+        f"{sorted(mine)[ROUNDS // 2]:.0f} against {sorted(theirs)[ROUNDS // 2]:.0f} frames/s at {material.size_px} px"
+    )
+    return at_least(
+        f"trigger path, {clips} clips, against a bare decode + infer loop", median_ratio(mine, theirs), 0.85, detail
+    )
 
 
 def _against_ultralytics(material: Material) -> Iterator[Figure]:
     if find_spec("ultralytics") is None:
-        yield Figure("trigger path against ultralytics track()", 0.0, "not measured: extra `models` not installed", None, False, "")
+        yield Figure(
+            "trigger path against ultralytics track()",
+            0.0,
+            "not measured: extra `models` not installed",
+            None,
+            False,
+            "",
+        )
         return
 
     def ours() -> float:
@@ -60,12 +71,18 @@ def _still_scene(material: Material) -> Figure:
     nothing = write_clip(material.scratch / "nothing.mp4", material.clip, 4, still=True)
 
     def cpu_s(clip: object) -> float:
-        result = in_a_process("daemon.bench.our_loop", clip=clip, model=material.model, size_px=material.size_px, clips=1)
+        result = in_a_process(
+            "daemon.bench.our_loop", clip=clip, model=material.model, size_px=material.size_px, clips=1
+        )
         return float(result["cpu_s"])
 
-    of_still, of_moving, of_nothing = in_turn(ROUNDS, lambda: cpu_s(still), lambda: cpu_s(moving), lambda: cpu_s(nothing))
+    of_still, of_moving, of_nothing = in_turn(
+        ROUNDS, lambda: cpu_s(still), lambda: cpu_s(moving), lambda: cpu_s(nothing)
+    )
     start_s = min(of_nothing)
-    per_frame = [[max(0.0, total - start_s) / STILL_FRAMES * 1000 for total in totals] for totals in (of_still, of_moving)]
+    per_frame = [
+        [max(0.0, total - start_s) / STILL_FRAMES * 1000 for total in totals] for totals in (of_still, of_moving)
+    ]
     detail = f"{min(per_frame[0]):.2f} against {min(per_frame[1]):.2f} ms of CPU per frame"
     return at_most("still scene, CPU per frame, against one with motion", median_ratio(*per_frame), 0.2, detail)
 

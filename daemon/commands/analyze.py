@@ -51,9 +51,7 @@ Picture = tuple[str, bytes | None, str]
 @click.command(epilog=RULES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--question", "texts", multiple=True, metavar="[NAME=]TEXT", help="What to ask; see below.")
-@click.option(
-    "--json", "json_file", is_flag=False, flag_value="-", metavar="[FILE]", help="JSON lines; the default."
-)
+@click.option("--json", "json_file", is_flag=False, flag_value="-", metavar="[FILE]", help="JSON lines; the default.")
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False), metavar="FILE", help="A table.")
 @config_option
 def analyze(

@@ -29,7 +29,9 @@ SECTIONS: dict[str, Callable[[Material], Iterator[Figure] | AsyncIterator[Figure
 @click.command()
 @click.argument("sections", nargs=-1, type=click.Choice(list(SECTIONS)), metavar="[SECTION]...")
 @click.option("--clip", type=click.Path(exists=True, path_type=Path), default=DEMO / "yard.mp4", help="A video file.")
-@click.option("--model", type=click.Path(exists=True, path_type=Path), default=DEMO / "world-yolo11n.onnx", help="A detector.")
+@click.option(
+    "--model", type=click.Path(exists=True, path_type=Path), default=DEMO / "world-yolo11n.onnx", help="A detector."
+)
 @click.option("--size-px", default=416, show_default=True, help="Long side of the detector's input.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def bench(sections: tuple[str, ...], clip: Path, model: Path, size_px: int, out: Path | None) -> None:

@@ -16,7 +16,9 @@ def validate(config_path: Path) -> None:
     """Check the configuration file, and say what is wrong with it."""
     config = load_config(config_path)
     cameras = sum(camera.enabled for camera in config.cameras)
-    click.echo(f"{config_path}: good: {cameras} cameras, {len(config.providers)} providers, {len(config.questions)} questions")
+    click.echo(
+        f"{config_path}: good: {cameras} cameras, {len(config.providers)} providers, {len(config.questions)} questions"
+    )
 
 
 @click.group()

@@ -70,9 +70,7 @@ def _status_lines(found: DatabaseStatus, *, embedded: bool) -> list[str]:
 
 def _table_line(table: TableStatus) -> str:
     span = (
-        f"  {table.oldest:%Y-%m-%d %H:%M} .. {table.newest:%Y-%m-%d %H:%M} UTC"
-        if table.oldest and table.newest
-        else ""
+        f"  {table.oldest:%Y-%m-%d %H:%M} .. {table.newest:%Y-%m-%d %H:%M} UTC" if table.oldest and table.newest else ""
     )
     return f"{table.name:<12}{table.rows:>10} rows  {_megabytes(table.size_bytes):>9}{span}"
 

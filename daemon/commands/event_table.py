@@ -46,9 +46,7 @@ def print_table(events: Iterable[LoggedEvent]) -> None:
 
 def print_line(event: LoggedEvent) -> None:
     time, camera, kind, priority, outcome, what = _cells(event)
-    line = Text.assemble(
-        time, " ", _padded(camera, 12), " ", _padded(kind, 15), " ", _padded(priority, 8), " "
-    )
+    line = Text.assemble(time, " ", _padded(camera, 12), " ", _padded(kind, 15), " ", _padded(priority, 8), " ")
     line.append_text(_padded(outcome, 8)).append(" ").append_text(what)
     Console(highlight=False, soft_wrap=True).print(line)
 

@@ -25,9 +25,7 @@ _FILTERS = (
     click.option("--camera", metavar="NAME", help="Only of this camera."),
     click.option("--kind", type=click.Choice([kind.value for kind in EventKind]), help="Only of this kind."),
     click.option("--priority", type=click.Choice([each.word for each in Priority]), help="Only this urgent."),
-    click.option(
-        "--text", metavar="WORDS", help="Only with these words in the reason, label or description."
-    ),
+    click.option("--text", metavar="WORDS", help="Only with these words in the reason, label or description."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
 )
 
@@ -43,9 +41,7 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 @_filters
 @click.option("--since", type=When(), help="Captured at this time or later: 1h, 30m, 2d, or an ISO time.")
 @click.option("--until", type=When(), help="Captured before this time.")
-@click.option(
-    "--limit", type=click.IntRange(min=0), help="The newest so many; 0: all.  [default: 20; all with --json]"
-)
+@click.option("--limit", type=click.IntRange(min=0), help="The newest so many; 0: all.  [default: 20; all with --json]")
 def events(
     config_path: Path,
     as_json: bool,
@@ -89,9 +85,7 @@ async def _show(config: Config, wanted: EventFilter, as_json: bool) -> None:
         elif found := [event async for event in list_events(connection, wanted)]:
             print_table(found)
         else:
-            click.echo(
-                "no such events" if wanted != EventFilter(limit=wanted.limit) else "no events yet", err=True
-            )
+            click.echo("no such events" if wanted != EventFilter(limit=wanted.limit) else "no events yet", err=True)
 
 
 async def _follow(config: Config, wanted: EventFilter, as_json: bool) -> None:

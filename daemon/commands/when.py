@@ -14,9 +14,7 @@ class Span(click.ParamType[timedelta]):
 
     name = "span"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, context: click.Context | None
-    ) -> timedelta:
+    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
         span = parse_span(str(value))
@@ -32,9 +30,7 @@ class When(click.ParamType[datetime]):
 
     name = "time"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, context: click.Context | None
-    ) -> datetime:
+    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
         if (span := parse_span(str(value))) is not None:
@@ -42,9 +38,7 @@ class When(click.ParamType[datetime]):
         try:
             return datetime.fromisoformat(str(value)).astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is neither a span such as 1h nor a time such as 2026-11-20T14:30", param, context
-            )
+            self.fail(f"{value!r} is neither a span such as 1h nor a time such as 2026-11-20T14:30", param, context)
 
 
 def parse_span(text: str) -> timedelta | None:

@@ -29,7 +29,9 @@ async def demo(config_path: Path) -> int:
     """Exit code of the daemon; the rows are shown whatever it is."""
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     config = load_config(config_path)
-    console.print(f"[bold]The daemon watches {_clip(config).name} now, for about {_seconds(config):.0f} s. This is its log:[/]\n")
+    console.print(
+        f"[bold]The daemon watches {_clip(config).name} now, for about {_seconds(config):.0f} s. This is its log:[/]\n"
+    )
     started = datetime.now(UTC)
     code = await _run_daemon(config_path, _seconds(config), console)
     await _show_rows(config, started, console)

@@ -24,9 +24,7 @@ def black(size: tuple[int, int] = SIZE) -> Picture:
     return np.zeros((size[1], size[0], 3), np.uint8)
 
 
-def a_clip(
-    path: Path, frames: int, fps: float = 10.0, size: tuple[int, int] = SIZE, moves: bool = True
-) -> Path:
+def a_clip(path: Path, frames: int, fps: float = 10.0, size: tuple[int, int] = SIZE, moves: bool = True) -> Path:
     """An MP4 of the scene."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
     assert writer.isOpened()

@@ -105,9 +105,7 @@ async def test_a_flood_is_thinned_to_the_rate_that_is_wanted() -> None:
     assert grabbed > 100
 
 
-@pytest.mark.parametrize(
-    ("fault", "state"), [(Fault.FROZEN, CameraState.FROZEN), (Fault.BLACK, CameraState.BLACK)]
-)
+@pytest.mark.parametrize(("fault", "state"), [(Fault.FROZEN, CameraState.FROZEN), (Fault.BLACK, CameraState.BLACK)])
 async def test_a_picture_that_shows_nothing_is_a_state_and_no_frame(fault: Fault, state: CameraState) -> None:
     changes = {"frozen_after_s": 2} if fault is Fault.FROZEN else {}
     with ScriptedRtspServer(Script(fault, after_frames=5)) as server:

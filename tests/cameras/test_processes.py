@@ -73,9 +73,7 @@ async def test_the_process_loads_no_more_than_it_needs(endless: Path) -> None:
         await until(camera, Frame)
         loaded = Path(f"/proc/{children()[0]}/maps").read_text()
     assert "cv2" in loaded
-    assert not any(
-        library in loaded for library in ("pydantic", "uvloop", "openvino", "apsw", "_ssl.cpython")
-    )
+    assert not any(library in loaded for library in ("pydantic", "uvloop", "openvino", "apsw", "_ssl.cpython"))
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.3])
@@ -144,9 +142,7 @@ async def test_the_password_is_in_no_argument_and_no_environment() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.HANG_DESCRIBE, Fault.CLOSE])
-async def test_the_password_is_in_no_log_and_no_error(
-    fault: Fault, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_password_is_in_no_log_and_no_error(fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
     with ScriptedRtspServer(Script(fault)) as server:
         async with watching(server.url("admin:c%40nary-7731@")) as camera:
             lost = await until(camera, Lost)

@@ -13,9 +13,7 @@ from pipeline.camera_link import SourceKind
 
 
 def a_camera(url: str, **more: object) -> CameraSettings:
-    return CameraSettings.model_validate(
-        {"name": "yard", "url": url} | more, context={"base_dir": "/etc/lva"}
-    )
+    return CameraSettings.model_validate({"name": "yard", "url": url} | more, context={"base_dir": "/etc/lva"})
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,7 @@ async def test_a_moving_clip_hands_over_everything(tmp_path: Path) -> None:
 
 
 def test_noise_is_not_motion() -> None:
-    handed = looks(
-        MotionGate(True, refresh_s=100), [noisy(scene(0, moves=False), seed) for seed in range(40)]
-    )
+    handed = looks(MotionGate(True, refresh_s=100), [noisy(scene(0, moves=False), seed) for seed in range(40)])
     assert sum(handed) == MOTION_HOLD_S * 10
 
 

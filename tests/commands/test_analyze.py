@@ -72,17 +72,13 @@ async def test_a_picture_given_as_the_file_to_write_is_left_alone(wire: Wire, fo
 
 
 async def test_a_busy_server_is_waited_for(wire: Wire, folder: Path) -> None:
-    wire.on(
-        "/v1/query", told({"error": "busy"}, 503, {"Retry-After": "0.2"}), told({"answer": "A grey field."})
-    )
+    wire.on("/v1/query", told({"error": "busy"}, 503, {"Retry-After": "0.2"}), told({"answer": "A grey field."}))
     configure(folder, wire)
     ran = await lva("analyze", "pictures/a.jpg", "--question", "What is it?", cwd=folder)
     assert ran.rows[0]["answers"]["question_1"]["value"] == "A grey field."
 
 
-async def test_a_picture_that_a_provider_failed_at_is_not_left_to_the_detector(
-    wire: Wire, folder: Path
-) -> None:
+async def test_a_picture_that_a_provider_failed_at_is_not_left_to_the_detector(wire: Wire, folder: Path) -> None:
     wire.on("/v1/query", told({"error": "boom"}, 500))
     configure(folder, wire, more='[[providers]]\nkind = "detections"')
     [row] = (await lva("analyze", "pictures/a.jpg", "--question", "What is it?", cwd=folder)).rows
@@ -161,9 +157,7 @@ async def test_a_question_that_makes_no_sense_is_a_usage_error(folder: Path) -> 
 
 async def test_each_provider_is_tested_by_itself(wire: Wire, folder: Path) -> None:
     a_model(wire)
-    configure(
-        folder, wire, more='[[providers]]\nkind = "ollama"\nbase_url = "http://127.0.0.1:9"\nmax_attempts = 1'
-    )
+    configure(folder, wire, more='[[providers]]\nkind = "ollama"\nbase_url = "http://127.0.0.1:9"\nmax_attempts = 1')
     ran = await lva("providers", "test", "pictures/a.jpg", "--json", cwd=folder)
     moondream, ollama = ran.rows
     assert (moondream["ok"], moondream["answers"]["people_count"]["value"]) == (True, 1)

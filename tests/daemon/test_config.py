@@ -63,7 +63,10 @@ def test_an_empty_file_is_a_configuration_with_nothing_to_watch(tmp_path: Path) 
         ("site = ", "FILE:1:"),
         ("[[cameras]]\nname='a'\nurl='ftp://x/y'", "FILE: cameras[0].url: a camera is rtsp://"),
         ("[[cameras]]\nname='a'\nurl='a.mp4'\n[[cameras]]\nname='a'\nurl='b.mp4'", "'a' is used twice"),
-        ("[[cameras]]\nname='a'\nurl='${env:LVA_NO_SUCH}'", "cameras[0].url: ${env:LVA_NO_SUCH}: the environment variable"),
+        (
+            "[[cameras]]\nname='a'\nurl='${env:LVA_NO_SUCH}'",
+            "cameras[0].url: ${env:LVA_NO_SUCH}: the environment variable",
+        ),
         ("[database]\nurl='${credential:pg}'", "database.url: ${credential:pg}: No such file or directory"),
     ],
 )
@@ -125,7 +128,10 @@ def test_a_secret_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_wrong_value_beside_a_secret_does_not_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVA_CANARY", "canary-4711")
-    lines = wrong(tmp_path, "[[cameras]]\nname='A!'\nurl='gopher://me:${env:LVA_CANARY}@h/s'\nfps=1\n[database]\nurl=['${env:LVA_CANARY}']")
+    lines = wrong(
+        tmp_path,
+        "[[cameras]]\nname='A!'\nurl='gopher://me:${env:LVA_CANARY}@h/s'\nfps=1\n[database]\nurl=['${env:LVA_CANARY}']",
+    )
     assert "canary" not in "".join(lines)
 
 
@@ -144,7 +150,9 @@ def test_a_usage_mistake_exits_with_2() -> None:
 
 def test_the_schema_names_every_section() -> None:
     schema = json.loads(lva("config", "schema").stdout)
-    assert {"site", "cameras", "detector", "triggers", "providers", "questions", "database"} <= set(schema["properties"])
+    assert {"site", "cameras", "detector", "triggers", "providers", "questions", "database"} <= set(
+        schema["properties"]
+    )
     assert schema["additionalProperties"] is False
 
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "daemon" / "demo"
 WAIT_S = 60.0
 
+Lines = list[dict[str, Any]]
+
 
 def a_config(folder: Path, extra: str = "", provider: str = 'kind = "detections"', **camera: Any) -> Path:
     """The bundled clip as one camera; `extra` goes in front, `camera` into its section."""
@@ -83,7 +85,7 @@ def start(config: Path, env: dict[str, str] | None = None) -> subprocess.Popen[s
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
 
-def wait_for(daemon: subprocess.Popen[str], event: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def wait_for(daemon: subprocess.Popen[str], event: str, lines: Lines) -> dict[str, Any]:
     """Read its log until this event; what was read is added to `lines`."""
     assert daemon.stdout is not None
     for line in daemon.stdout:
@@ -93,7 +95,7 @@ def wait_for(daemon: subprocess.Popen[str], event: str, lines: list[dict[str, An
     raise AssertionError(f"the daemon ended with {daemon.wait()} before {event}: {lines[-5:]}")
 
 
-def finish(daemon: subprocess.Popen[str], lines: list[dict[str, Any]]) -> int:
+def finish(daemon: subprocess.Popen[str], lines: Lines) -> int:
     rest, _ = daemon.communicate(timeout=WAIT_S)
     lines += logged(rest)
     return daemon.returncode
@@ -101,7 +103,8 @@ def finish(daemon: subprocess.Popen[str], lines: list[dict[str, Any]]) -> int:
 
 def test_a_stop_drains_and_exits_with_0(tmp_path: Path) -> None:
     config = a_config(tmp_path, pace="realtime", loop=True)
-    daemon, lines = start(config), []
+    daemon = start(config)
+    lines: Lines = []
     wait_for(daemon, "event.accepted", lines)
     daemon.send_signal(signal.SIGTERM)
     assert finish(daemon, lines) == 0
@@ -116,7 +119,8 @@ def test_after_a_kill_in_the_middle_the_same_recording_ends_as_if_nothing_had_ha
     watch_to_the_end(a_config(undisturbed))
     config = a_config(killed)
     for turn in range(2):
-        daemon, lines = start(config), []
+        daemon = start(config)
+        lines: Lines = []
         for _ in range(turn + 1):
             wait_for(daemon, "event.accepted", lines)
         daemon.kill()
@@ -128,7 +132,8 @@ def test_after_a_kill_in_the_middle_the_same_recording_ends_as_if_nothing_had_ha
 
 def test_a_second_daemon_on_the_same_state_folder_is_refused(tmp_path: Path) -> None:
     config = a_config(tmp_path, pace="realtime", loop=True)
-    first, lines = start(config), []
+    first = start(config)
+    lines: Lines = []
     wait_for(first, "daemon.ready", lines)
     second = lva("run", "--config", str(config))
     assert second.returncode == 1
@@ -140,7 +145,8 @@ def test_a_second_daemon_on_the_same_state_folder_is_refused(tmp_path: Path) -> 
 def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
     unreachable = 'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "none"'
     config = a_config(tmp_path, pace="realtime", loop=True, provider=unreachable)
-    daemon, lines = start(config), []
+    daemon = start(config)
+    lines: Lines = []
     wait_for(daemon, "daemon.ready", lines)
     daemon.send_signal(signal.SIGTERM)
     wait_for(daemon, "daemon.stopping", lines)
@@ -149,7 +155,9 @@ def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
 
 
 def test_events_that_nobody_can_answer_now_wait_for_the_next_start(tmp_path: Path) -> None:
-    unreachable = 'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "none"\nconnect_timeout_s = 0.5\ntimeout_s = 0.5'
+    unreachable = (
+        'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "none"\nconnect_timeout_s = 0.5\ntimeout_s = 0.5'
+    )
     config = a_config(tmp_path, "drain_s = 1", provider=unreachable)
     done = lva("run", "--until-eof", "--config", str(config), timeout_s=100)
     assert done.returncode == 1
@@ -179,7 +187,8 @@ def test_the_service_manager_hears_ready_then_stopping(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         manager.settimeout(WAIT_S)
-        daemon, lines = start(a_config(tmp_path, pace="realtime", loop=True), env=os.environ | {"NOTIFY_SOCKET": address}), []
+        daemon = start(a_config(tmp_path, pace="realtime", loop=True), env=os.environ | {"NOTIFY_SOCKET": address})
+        lines: Lines = []
         assert manager.recv(4096).startswith(b"READY=1\nSTATUS=")
         daemon.send_signal(signal.SIGTERM)
         assert manager.recv(4096).startswith(b"STOPPING=1")
@@ -187,7 +196,8 @@ def test_the_service_manager_hears_ready_then_stopping(tmp_path: Path) -> None:
 
 
 def test_the_daemon_itself_loads_no_torch(tmp_path: Path) -> None:
-    daemon, lines = start(a_config(tmp_path, pace="realtime", loop=True)), []
+    daemon = start(a_config(tmp_path, pace="realtime", loop=True))
+    lines: Lines = []
     wait_for(daemon, "camera.up", lines)
     mapped = Path(f"/proc/{daemon.pid}/maps").read_text()
     daemon.send_signal(signal.SIGTERM)
@@ -221,9 +231,15 @@ def test_a_missing_detector_is_a_mistake(tmp_path: Path) -> None:
 
 def test_one_dead_camera_does_not_keep_the_others_from_being_watched(tmp_path: Path) -> None:
     config = a_config(tmp_path, "[triggers.camera_down]\nafter_s = 1", pace="realtime", loop=True)
-    config.write_text(config.read_text() + '[[cameras]]\nname = "dead"\nurl = "rtsp://user:canary-4711@127.0.0.1:9/x"\n')
-    daemon, lines = start(config), []
-    while {line.get("kind") for line in lines if line["event"] == "event.accepted"} < {"camera_down", "object_appeared"}:
+    config.write_text(
+        config.read_text() + '[[cameras]]\nname = "dead"\nurl = "rtsp://user:canary-4711@127.0.0.1:9/x"\n'
+    )
+    daemon = start(config)
+    lines: Lines = []
+    while {line.get("kind") for line in lines if line["event"] == "event.accepted"} < {
+        "camera_down",
+        "object_appeared",
+    }:
         wait_for(daemon, "event.accepted", lines)
     daemon.send_signal(signal.SIGTERM)
     assert finish(daemon, lines) == 0

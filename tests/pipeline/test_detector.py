@@ -24,8 +24,8 @@ def pictures(clip: Path, *positions: int, size_px: int = 416) -> list[tuple[Pict
         picture = np.asarray(capture.read()[1])
         height, width = picture.shape[:2]
         letterbox = fit(width, height, *smallest_input(width, height, size_px))
-        canvas = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
-        draw(picture, letterbox, canvas)
+        canvas: Picture = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
+        draw(picture.astype(np.uint8, copy=False), letterbox, canvas)
         found.append((canvas, letterbox))
     return found
 
@@ -36,11 +36,13 @@ async def detect(settings: DetectorSettings, frames: list[tuple[Picture, Letterb
 
 
 def in_pixels(found: Detections, letterbox: Letterbox) -> np.ndarray:
-    boxes = found.boxes * np.array([letterbox.width, letterbox.height] * 2)
+    boxes: np.ndarray = found.boxes * np.array([letterbox.width, letterbox.height] * 2)
     return boxes[np.lexsort((boxes[:, 0], found.classes))]
 
 
-def assert_same_boxes(ours: list[Detections], theirs: list[Detections], frames: list[tuple[Picture, Letterbox]]) -> None:
+def assert_same_boxes(
+    ours: list[Detections], theirs: list[Detections], frames: list[tuple[Picture, Letterbox]]
+) -> None:
     assert sum(map(len, ours)) > 0
     for one, other, (_, letterbox) in zip(ours, theirs, frames, strict=True):
         assert len(one) == len(other)
@@ -68,7 +70,9 @@ async def test_the_fastest_precision_sees_the_same_people() -> None:
     frames = pictures(PETS, *range(100, 760, 60))
     exact = await detect(DetectorSettings(model=PERSON_ONNX, size_px=416, precision="f32", confidence=0.5), frames)
     fast = await detect(DetectorSettings(model=PERSON_ONNX, size_px=416, confidence=0.4), frames)
-    missing = [box for one, other in zip(exact, fast, strict=True) for box in one.boxes if not _is_among(box, other.boxes)]
+    missing = [
+        box for one, other in zip(exact, fast, strict=True) for box in one.boxes if not _is_among(box, other.boxes)
+    ]
     assert (sum(map(len, exact)) > 40, missing) == (True, [])
 
 
@@ -106,7 +110,7 @@ async def test_each_layout_that_ultralytics_exports_is_read(
     canvas = np.full((128, 128, 3), 114, np.uint8)
     square = [(canvas, fit(640, 360, 128, 128))]
     for backend in ("openvino", "onnxruntime"):
-        settings = DetectorSettings(model=path, size_px=128, confidence=0.0001, backend=backend)  # type: ignore[arg-type]
+        settings = DetectorSettings(model=path, size_px=128, confidence=0.0001, backend=backend)
         async with open_detector(settings) as detector:
             assert detector.info.end_to_end is end_to_end
             assert detector.fixed_input == (128, 128)
@@ -144,7 +148,7 @@ async def test_only_the_wanted_classes_are_reported() -> None:
 )
 async def test_what_is_wrong_with_a_detector_is_said_at_the_start(settings: dict[str, object], message: str) -> None:
     with pytest.raises(DetectorError, match=message):
-        async with open_detector(DetectorSettings(**settings)):  # type: ignore[arg-type]
+        async with open_detector(DetectorSettings(**settings)):
             pass
 
 
@@ -153,7 +157,7 @@ async def test_what_is_wrong_with_a_detector_is_said_at_the_start(settings: dict
 async def test_a_file_that_is_no_model_is_refused(tmp_path: Path, backend: str, content: bytes) -> None:
     (model := tmp_path / "broken.onnx").write_bytes(content)
     with pytest.raises(DetectorError, match=r"broken\.onnx"):
-        async with open_detector(DetectorSettings(model=model, backend=backend)):  # type: ignore[arg-type]
+        async with open_detector(DetectorSettings(model=model, backend=backend)):
             pass
 
 
@@ -161,7 +165,7 @@ async def test_a_half_copied_model_is_refused(tmp_path: Path) -> None:
     (model := tmp_path / "half.onnx").write_bytes(WORLD.read_bytes()[: WORLD.stat().st_size // 2])
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(DetectorError, match=r"half\.onnx"):
-            async with open_detector(DetectorSettings(model=model, backend=backend)):  # type: ignore[arg-type]
+            async with open_detector(DetectorSettings(model=model, backend=backend)):
                 pass
 
 

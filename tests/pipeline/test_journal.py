@@ -34,7 +34,9 @@ async def test_an_accepted_event_is_on_the_disk_and_comes_back_after_a_restart(t
         assert leased.attempts == 1
 
 
-async def test_what_a_worker_had_when_the_daemon_died_is_waiting_again_and_its_attempts_are_kept(tmp_path: Path) -> None:
+async def test_what_a_worker_had_when_the_daemon_died_is_waiting_again_and_its_attempts_are_kept(
+    tmp_path: Path,
+) -> None:
     event = an_event()
     async with with_journal(tmp_path) as journal:
         await journal.accept(event)
@@ -122,10 +124,14 @@ async def test_a_full_journal_sheds_the_oldest_of_the_least_urgent_as_a_row(tmp_
         await journal.accept(first)
         kept = an_event(Priority.HIGH, jpeg=big)
         await journal.accept(kept)
-        shed = [event_id for _ in range(40) for event_id in (await journal.accept(an_event(Priority.LOW, jpeg=big))).shed]
+        shed = [
+            event_id for _ in range(40) for event_id in (await journal.accept(an_event(Priority.LOW, jpeg=big))).shed
+        ]
         assert shed[0] == first.id
         assert kept.id in [waiting.id for waiting in await journal.recover()]
-        told = [row["event_id"] for table, row in await rows(journal) if table == "outcomes" and row["outcome"] == "shed"]
+        told = [
+            row["event_id"] for table, row in await rows(journal) if table == "outcomes" and row["outcome"] == "shed"
+        ]
         assert told == [str(event_id) for event_id in shed]
 
 
@@ -149,7 +155,10 @@ async def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path: Path) -> 
                 pass
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "content",
+    [b"not a database at all, but long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4000],
+)
 async def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "journal.db").write_bytes(content)
     with pytest.raises(JournalError, match=r"journal\.db"):
@@ -164,7 +173,9 @@ async def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path)
     with pytest.raises(JournalError, match="no journal of this version"):
         async with with_journal(tmp_path):
             pass
-    assert apsw.Connection(str(tmp_path / "journal.db")).execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    assert apsw.Connection(str(tmp_path / "journal.db")).execute("SELECT name FROM sqlite_master").fetchall() == [
+        ("theirs",)
+    ]
 
 
 async def test_a_gap_is_a_row(tmp_path: Path) -> None:
@@ -194,7 +205,9 @@ class BootClock(Clock):
         (BootClock("b", 3, 5_000), 0),  # and if that went backwards, nothing is known
     ],
 )
-async def test_the_age_of_an_event_survives_clock_jumps_and_reboots(tmp_path: Path, later: BootClock, age_s: float) -> None:
+async def test_the_age_of_an_event_survives_clock_jumps_and_reboots(
+    tmp_path: Path, later: BootClock, age_s: float
+) -> None:
     async with open_journal(tmp_path, JournalSettings(), BootClock("a", 100, 10_000)) as journal:
         await journal.accept(an_event())
     async with open_journal(tmp_path, JournalSettings(), later) as journal:

@@ -10,9 +10,16 @@ SIDES = st.integers(16, 4000)
 
 @pytest.mark.parametrize(
     ("width", "height", "size_px", "expected"),
-    [(1920, 1080, 640, (384, 640)), (480, 360, 416, (320, 416)), (1080, 1920, 640, (640, 384)), (640, 640, 640, (640, 640))],
+    [
+        (1920, 1080, 640, (384, 640)),
+        (480, 360, 416, (320, 416)),
+        (1080, 1920, 640, (640, 384)),
+        (640, 640, 640, (640, 640)),
+    ],
 )
-def test_the_input_is_the_smallest_that_holds_the_picture(width: int, height: int, size_px: int, expected: tuple[int, int]) -> None:
+def test_the_input_is_the_smallest_that_holds_the_picture(
+    width: int, height: int, size_px: int, expected: tuple[int, int]
+) -> None:
     assert smallest_input(width, height, size_px) == expected
 
 
@@ -29,8 +36,10 @@ def test_a_box_comes_back_to_where_it_was_in_the_picture(width: int, height: int
 def test_the_picture_lies_inside_the_input_on_its_grey_border(width: int, height: int) -> None:
     input_height, input_width = smallest_input(width, height, 320)
     box = fit(width, height, input_height, input_width)
-    assert 0 <= box.left and box.left + box.drawn_width <= input_width
-    assert 0 <= box.top and box.top + box.drawn_height <= input_height
+    assert box.left >= 0
+    assert box.top >= 0
+    assert box.left + box.drawn_width <= input_width
+    assert box.top + box.drawn_height <= input_height
     assert input_height % STRIDE == input_width % STRIDE == 0
 
 
@@ -39,7 +48,8 @@ def test_drawing_fills_the_border_with_grey_and_the_middle_with_the_picture() ->
     out = np.zeros((64, 64, 3), np.uint8)
     draw(np.full((50, 100, 3), 255, np.uint8), box, out)
     assert (box.drawn_width, box.drawn_height, box.left, box.top) == (64, 32, 0, 16)
-    assert (out[:16] == PAD_GREY).all() and (out[48:] == PAD_GREY).all() and (out[16:48] == 255).all()
+    assert (out[[*range(16), *range(48, 64)]] == PAD_GREY).all()
+    assert (out[16:48] == 255).all()
 
 
 def test_boxes_outside_the_picture_are_clipped_to_it() -> None:

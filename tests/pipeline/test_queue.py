@@ -19,7 +19,7 @@ class FakeClock:
 
 
 def a_queue(clock: FakeClock | None = None, **settings: object) -> EventQueue:
-    return EventQueue(QueueSettings(**settings), clock or FakeClock())  # type: ignore[arg-type]
+    return EventQueue(QueueSettings(**settings), clock or FakeClock())
 
 
 def offer(queue: EventQueue, priority: Priority, age_s: float = 0.0) -> UUID:

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -34,14 +35,13 @@ def test_boxes_and_points_are_objects_with_named_sides() -> None:
     analysis = an_analysis(event.id)
     boxes = Question("boxes", QuestionKind.BOXES, "", object="person")
     points = Question("points", QuestionKind.POINTS, "", object="person")
-    shapes = (Answer(boxes, (Box(0, 0.1, 0.2, 0.3),), AnswerStatus.OK), Answer(points, (Point(0.5, 0.6),), AnswerStatus.OK))
-    answers = analysis_row(type(analysis)(**{**_fields(analysis), "answers": shapes}))["answers"]
+    shapes = (
+        Answer(boxes, (Box(0, 0.1, 0.2, 0.3),), AnswerStatus.OK),
+        Answer(points, (Point(0.5, 0.6),), AnswerStatus.OK),
+    )
+    answers = analysis_row(replace(analysis, answers=shapes))["answers"]
     assert answers["boxes"]["value"] == [{"x_min": 0, "y_min": 0.1, "x_max": 0.2, "y_max": 0.3}]
     assert answers["points"]["value"] == [{"x": 0.5, "y": 0.6}]
-
-
-def _fields(value: object) -> dict[str, object]:
-    return {name: getattr(value, name) for name in value.__slots__}  # type: ignore[attr-defined]
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

@@ -17,7 +17,8 @@ def walk(tracker: Tracker, frames: int, start: int = 0, confidence: float = 0.9)
 
 def nothing(tracker: Tracker, frames: int, start: int) -> int:
     return sum(
-        len(tracker.update(seen(), WIDTH, HEIGHT, index / FPS, index / FPS).left) for index in range(start, start + frames)
+        len(tracker.update(seen(), WIDTH, HEIGHT, index / FPS, index / FPS).left)
+        for index in range(start, start + frames)
     )
 
 

@@ -76,7 +76,9 @@ def test_a_crowd_is_told_once_when_it_has_lasted() -> None:
 
 
 def test_a_crowd_that_breaks_up_and_gathers_again_is_another_one_after_the_cooldown() -> None:
-    triggers = Triggers(TriggerSettings(crowd_gathering=CrowdGatheringSettings(count=2, for_s=0, cooldown_s=60)), PEOPLE)
+    triggers = Triggers(
+        TriggerSettings(crowd_gathering=CrowdGatheringSettings(count=2, for_s=0, cooldown_s=60)), PEOPLE
+    )
     told = [bool(crowd(triggers, count, at_s)) for count, at_s in [(2, 0), (1, 1), (2, 2), (1, 61), (2, 62)]]
     assert told == [True, False, False, False, True]
 

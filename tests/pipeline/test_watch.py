@@ -8,14 +8,20 @@ import pytest
 
 from pipeline.camera_events import CameraGone, Ended, Frame, Lost, Opened
 from pipeline.camera_link import LossCause
-from pipeline.detector import Detector, DetectorSettings
+from pipeline.detector import Detector
 from pipeline.events import Event, EventKind, Gap, Priority
 from pipeline.identity import Recording
 from pipeline.letterbox import Picture, fit
 from pipeline.observer import Observer
 from pipeline.tracker import Tracker
 from pipeline.tracks import TrackerSettings
-from pipeline.triggers import CameraDownSettings, CrowdGatheringSettings, ObjectAppearedSettings, Triggers, TriggerSettings
+from pipeline.triggers import (
+    CameraDownSettings,
+    CrowdGatheringSettings,
+    ObjectAppearedSettings,
+    Triggers,
+    TriggerSettings,
+)
 from pipeline.watch import FAILURES_IN_A_ROW, Watch
 from pipeline.yolo import Detections, DetectorError
 from tests.pipeline.makers import NOW, seen
@@ -39,9 +45,11 @@ class Script:
         self.released: list[int] = []
         self.encoded: list[int] = []
         self.gone = False
+        self.dry = asyncio.Event()
 
     async def next(self) -> Frame | Opened | Lost | Ended:
         if not self.items:
+            self.dry.set()
             await asyncio.Event().wait()
         return self.items.pop(0)
 
@@ -201,7 +209,7 @@ async def test_a_frame_that_the_detector_failed_at_is_not_an_empty_scene() -> No
 async def test_a_detector_that_only_fails_ends_the_watch() -> None:
     script = Script(OPENED, *(a_frame(seq) for seq in range(20)), Ended())
     with pytest.raises(ExceptionGroup) as failure:
-        await watch(script, [DetectorError("gone")] * FAILURES_IN_A_ROW + walking(20))
+        await watch(script, [*[DetectorError("gone")] * FAILURES_IN_A_ROW, *walking(20)])
     assert failure.group_contains(DetectorError)
 
 
@@ -212,8 +220,7 @@ async def test_a_stop_leaves_nothing_undone() -> None:
     watching = asyncio.create_task(
         Watch(script, Eyes(walking(5)), an_observer(), notebook, CameraDownSettings()).run(stop)  # type: ignore[arg-type]
     )
-    while len(script.released) < 5:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(script.dry.wait(), 5)
     stop.set()
     await asyncio.wait_for(watching, 5)
     assert notebook.kinds() == [EventKind.OBJECT_APPEARED]
@@ -228,7 +235,8 @@ async def test_a_source_that_may_be_read_only_once_is_over_when_it_is_lost() -> 
 
 async def test_a_crowd_has_its_own_picture() -> None:
     settings = TriggerSettings(
-        object_appeared=ObjectAppearedSettings(enabled=False), crowd_gathering=CrowdGatheringSettings(count=2, for_s=0.2)
+        object_appeared=ObjectAppearedSettings(enabled=False),
+        crowd_gathering=CrowdGatheringSettings(count=2, for_s=0.2),
     )
     two = seen((0.1, 0.3, 0.2, 0.7, 0.9), (0.6, 0.3, 0.7, 0.7, 0.9))
     script = Script(OPENED, *(a_frame(seq) for seq in range(10)), Ended())
@@ -237,7 +245,9 @@ async def test_a_crowd_has_its_own_picture() -> None:
     assert event.jpeg
 
 
-async def test_the_same_recording_gives_the_same_ids_and_another_one_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_the_same_recording_gives_the_same_ids_and_another_one_others(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     async def ids(content: bytes) -> list[UUID]:
         file = tmp_path_factory.getbasetemp() / "clip.mp4"
         if not file.exists() or file.read_bytes() != content:
@@ -251,5 +261,3 @@ async def test_the_same_recording_gives_the_same_ids_and_another_one_others(tmp_
     assert len(set(first)) == 2
     assert {event_id.version for event_id in first} == {7}
     assert not set(await ids(b"another clip")) & set(first)
-
-

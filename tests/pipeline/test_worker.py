@@ -71,7 +71,7 @@ def asked(event: Event) -> tuple[Question, ...]:
 
 @asynccontextmanager
 async def a_bench(folder: Path, behave: Behaviour, **settings: object) -> AsyncIterator[Bench]:
-    work_settings = WorkerSettings(retry_first_s=0.001, retry_max_s=0.002, linger_s=0, **settings)  # type: ignore[arg-type]
+    work_settings = WorkerSettings(retry_first_s=0.001, retry_max_s=0.002, linger_s=0, **settings)
     async with open_journal(folder, JournalSettings()) as journal:
         queue = EventQueue(QueueSettings(limit=5, ttl_s=TimeToLive(low=0.001)))
         intake, retries = Intake(journal, queue, asked), Retries(queue, work_settings)
@@ -85,7 +85,10 @@ async def test_every_event_is_answered_in_batches_most_urgent_first(tmp_path: Pa
             await bench.intake.event(event)
         await bench.drain()
         medium, critical, high = (event.id for event in events)
-        assert [[request.event_id for request in batch] for batch in bench.provider.batches] == [[critical, high], [medium]]
+        assert [[request.event_id for request in batch] for batch in bench.provider.batches] == [
+            [critical, high],
+            [medium],
+        ]
         assert set((await bench.outcomes()).values()) == {"done"}
 
 

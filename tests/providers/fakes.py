@@ -24,9 +24,7 @@ class Clock:
 
 def an_answer(request: Request, provider: str = "fake", cost_usd: float | None = None) -> Analysis:
     answers = tuple(ok(question, True, "yes") for question in request.questions)
-    return Asking(request).done(
-        provider, answers, model="m", model_version="m1", usage=Usage(10, 2), cost_usd=cost_usd
-    )
+    return Asking(request).done(provider, answers, model="m", model_version="m1", usage=Usage(10, 2), cost_usd=cost_usd)
 
 
 @dataclass

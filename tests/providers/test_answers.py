@@ -108,9 +108,7 @@ def test_a_choice_is_the_only_one_named(text: str, value: str) -> None:
     assert read(VEHICLE, text) == value
 
 
-@pytest.mark.parametrize(
-    "text", ["a car or a truck", "not a car", "bicycle", "scar", "car, truck, none", "carpet"]
-)
+@pytest.mark.parametrize("text", ["a car or a truck", "not a car", "bicycle", "scar", "car, truck, none", "carpet"])
 def test_no_choice_or_several_are_an_error(text: str) -> None:
     assert status(VEHICLE, text) is AnswerStatus.ERROR
 

@@ -29,9 +29,7 @@ async def test_only_what_failed_goes_to_the_next() -> None:
 
 
 async def test_the_row_tells_who_was_tried_before_and_why_they_failed() -> None:
-    chain = chain_of(
-        Fake("a", failing=failed(Failure.TIMEOUT)), Fake("b", failing=failed(Failure.AUTH)), Fake("c")
-    )
+    chain = chain_of(Fake("a", failing=failed(Failure.TIMEOUT)), Fake("b", failing=failed(Failure.AUTH)), Fake("c"))
     [outcome] = await chain.analyze([a_request()])
     assert [(one.provider, one.failure) for one in analysis(outcome).attempts] == [
         ("a", Failure.TIMEOUT),
@@ -54,9 +52,7 @@ async def test_a_failed_item_does_not_wait_for_the_rest_of_its_batch() -> None:
         answered.set()
         return an_answer(request, "second")
 
-    outcomes = await chain_of(Fake("first", script=first), Fake("second", script=second)).analyze(
-        [slow, quick]
-    )
+    outcomes = await chain_of(Fake("first", script=first), Fake("second", script=second)).analyze([slow, quick])
     assert [analysis(one).provider for one in outcomes] == ["first", "second"]
 
 
@@ -91,9 +87,7 @@ async def test_the_wait_is_that_of_the_first_who_may_be_asked_again() -> None:
 async def test_the_useful_batch_is_that_of_the_first_who_is_up() -> None:
     first = Fake("a", failing=failed(Failure.AUTH))
     clock = Clock()
-    chain = ProviderChain(
-        [guarded(first, clock, pictures_at_once=1), guarded(Fake("b"), clock, pictures_at_once=8)]
-    )
+    chain = ProviderChain([guarded(first, clock, pictures_at_once=1), guarded(Fake("b"), clock, pictures_at_once=8)])
     assert chain.pictures_at_once == 1
     await chain.analyze([a_request()])
     assert chain.pictures_at_once == 8

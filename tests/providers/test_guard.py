@@ -187,9 +187,7 @@ async def test_a_spent_budget_ends_the_day_and_midnight_begins_another() -> None
 
 async def test_a_call_that_tells_no_tokens_is_charged_as_assumed() -> None:
     money = MoneyBudget(1.0)
-    provider = Guarded(
-        Fake(failing=failed(Failure.TIMEOUT)), Limits(assumed_usd=0.25), money=money, clock=Clock()
-    )
+    provider = Guarded(Fake(failing=failed(Failure.TIMEOUT)), Limits(assumed_usd=0.25), money=money, clock=Clock())
     await ask_times(provider, 2)
     assert money.spent_usd == 0.5
 

@@ -146,9 +146,7 @@ async def test_a_box_a_little_over_the_edge_is_cut_off_there(wire: Wire) -> None
         (told({"error": "gateway"}, 502), Failure.SERVER_ERROR),
     ],
 )
-async def test_an_error_is_looked_for_before_the_answer(
-    wire: Wire, reply: Handler, expected: Failure
-) -> None:
+async def test_an_error_is_looked_for_before_the_answer(wire: Wire, reply: Handler, expected: Failure) -> None:
     wire.on("/v1/query", reply)
     assert failure(await ask(moondream(wire))) is expected
 
@@ -157,9 +155,7 @@ async def test_an_error_is_looked_for_before_the_answer(
     ("status", "cause"),
     [(401, "auth"), (402, "auth"), (403, "auth"), (404, "not_found"), (429, "rate_limited")],
 )
-async def test_what_no_one_looked_at_is_unavailable_with_its_cause(
-    wire: Wire, status: int, cause: str
-) -> None:
+async def test_what_no_one_looked_at_is_unavailable_with_its_cause(wire: Wire, status: int, cause: str) -> None:
     wire.on("/v1/query", told({"error": "no"}, status))
     outcome = error(await ask(moondream(wire)))
     assert outcome.failure is Failure.UNAVAILABLE

@@ -142,9 +142,7 @@ async def test_the_empty_answer_of_small_models_is_empty(wire: Wire) -> None:
         (chat({"fire": True}, "load"), "invalid_output", "up"),
     ],
 )
-async def test_each_error_has_its_cause_and_its_consequence(
-    wire: Wire, reply: Handler, cause: str, state: str
-) -> None:
+async def test_each_error_has_its_cause_and_its_consequence(wire: Wire, reply: Handler, cause: str, state: str) -> None:
     wire.on("/api/chat", reply)
     async with open_providers([ollama(wire)]) as chain:
         [outcome] = await chain.analyze([a_request()])

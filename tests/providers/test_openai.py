@@ -71,9 +71,7 @@ async def test_the_row_names_the_model_that_answered(wire: Wire) -> None:
 
 
 async def test_an_unconstrained_answer_in_a_fence_is_mended_once(wire: Wire) -> None:
-    wire.on(
-        "/v1/chat/completions", completion("Sure! Here it is:\n```json\n{'fire': True,}\n```\nAnything else?")
-    )
+    wire.on("/v1/chat/completions", completion("Sure! Here it is:\n```json\n{'fire': True,}\n```\nAnything else?"))
     assert values(await ask(openai(wire))) == {"fire": True}
 
 
@@ -117,9 +115,7 @@ async def test_an_answer_that_is_none_fails(wire: Wire, reply: Handler, expected
         (told({"error": "busy"}, 429), "rate_limited", "paused"),
     ],
 )
-async def test_each_error_has_its_cause_and_its_consequence(
-    wire: Wire, reply: Handler, cause: str, state: str
-) -> None:
+async def test_each_error_has_its_cause_and_its_consequence(wire: Wire, reply: Handler, cause: str, state: str) -> None:
     wire.on("/v1/chat/completions", reply)
     async with open_providers([openai(wire)]) as chain:
         [outcome] = await chain.analyze([a_request()])

@@ -67,9 +67,7 @@ class Proxy:
             writer.transport.abort()
             to_server.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, watched: bool
-    ) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, watched: bool) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 if watched and self.replies_to_cut and any(word in data for word in _CONFIRMATIONS):

@@ -11,9 +11,7 @@ from pipeline.store import DatabaseSettings, open_store
 from pipeline.uploader import Pauses, Uploader
 from tests.store.outbox import MemoryOutbox
 
-QUICK = Pauses(
-    transient_first_s=0.01, transient_max_s=0.05, configuration_first_s=0.05, configuration_max_s=0.1
-)
+QUICK = Pauses(transient_first_s=0.01, transient_max_s=0.05, configuration_first_s=0.05, configuration_max_s=0.1)
 
 
 def settings_for(dsn: str, **changes: Any) -> DatabaseSettings:

@@ -65,9 +65,7 @@ async def record(database: str, *rows: tuple[str, str]) -> None:
 
 
 async def test_json_has_the_event_its_analysis_and_its_outcome(database: str, config: Path) -> None:
-    await record(
-        database, *whole_event(camera="gate"), *events(1, camera="yard", captured_at=NOW.isoformat())
-    )
+    await record(database, *whole_event(camera="gate"), *events(1, camera="yard", captured_at=NOW.isoformat()))
     done, open_one = await listed(config)
     assert (done["camera"], done["outcome"], done["priority"]) == ("gate", "done", "medium")
     assert done["detections"][0]["label"] == "person"
@@ -150,9 +148,7 @@ async def test_the_embedded_database_is_made_by_migrate_and_shown_by_status(embe
 
 async def test_prune_says_what_it_would_do_and_does_it(database: str, config: Path) -> None:
     await record(database, *whole_event(captured_at=NOW - timedelta(days=40)), *whole_event(captured_at=NOW))
-    assert (
-        "would delete 1 events" in (await lva(config, "db", "prune", "--older-than", "30d", "--dry-run"))[0]
-    )
+    assert "would delete 1 events" in (await lva(config, "db", "prune", "--older-than", "30d", "--dry-run"))[0]
     assert "deleted 1 events" in (await lva(config, "db", "prune", "--older-than", "30d"))[0]
     assert len(await listed(config)) == 1
 
@@ -164,9 +160,7 @@ def test_to_keep_nothing_or_nonsense_is_refused(span: str) -> None:
 
 
 def test_a_time_is_a_span_ago_or_a_moment() -> None:
-    assert abs(When().convert("2h", None, None) - (datetime.now(UTC) - timedelta(hours=2))) < timedelta(
-        seconds=5
-    )
+    assert abs(When().convert("2h", None, None) - (datetime.now(UTC) - timedelta(hours=2))) < timedelta(seconds=5)
     assert When().convert("2026-11-20T14:30+01:00", None, None) == datetime(2026, 11, 20, 13, 30, tzinfo=UTC)
     with pytest.raises(click.UsageError):
         When().convert("yesterday", None, None)

@@ -64,9 +64,7 @@ async def test_a_row_of_another_site_is_kept_until_its_policy_allows_it(
         await outbox.wait_empty()
 
 
-async def test_a_revoked_grant_keeps_everything(
-    box: str, connection: asyncpg.Connection, outbox: MemoryOutbox
-) -> None:
+async def test_a_revoked_grant_keeps_everything(box: str, connection: asyncpg.Connection, outbox: MemoryOutbox) -> None:
     outbox.put(*events(3, site=BOX))
     async with uploading(box, outbox) as uploader:
         await outbox.wait_empty()
@@ -79,9 +77,7 @@ async def test_a_revoked_grant_keeps_everything(
     assert await connection.fetchval("SELECT count(*) FROM events") == 303
 
 
-async def test_a_missing_table_keeps_everything(
-    box: str, connection: asyncpg.Connection, outbox: MemoryOutbox
-) -> None:
+async def test_a_missing_table_keeps_everything(box: str, connection: asyncpg.Connection, outbox: MemoryOutbox) -> None:
     await connection.execute("ALTER TABLE outcomes RENAME TO away")
     outbox.put(*whole_event(site=BOX))
     async with uploading(box, outbox) as uploader:
@@ -155,9 +151,7 @@ async def test_a_wrong_database_name_keeps_everything(database: str, outbox: Mem
     assert len(outbox.rows) == 1
 
 
-async def test_prepared_statements_that_a_pooler_lost_are_explained(
-    database: str, outbox: MemoryOutbox
-) -> None:
+async def test_prepared_statements_that_a_pooler_lost_are_explained(database: str, outbox: MemoryOutbox) -> None:
     async with uploading(database, outbox) as uploader:
         outbox.put(*events(1))
         await outbox.wait_empty()
@@ -170,9 +164,7 @@ async def test_prepared_statements_that_a_pooler_lost_are_explained(
     assert "statement_cache_size = 0" in told["reason"]
 
 
-async def test_without_a_statement_cache_there_is_nothing_to_lose(
-    database: str, outbox: MemoryOutbox
-) -> None:
+async def test_without_a_statement_cache_there_is_nothing_to_lose(database: str, outbox: MemoryOutbox) -> None:
     async with uploading(database, outbox, statement_cache_size=0) as uploader:
         outbox.put(*whole_event())
         await outbox.wait_empty()

@@ -223,9 +223,7 @@ async def test_its_log_does_not_grow_without_end(state_dir: Path) -> None:
 async def test_any_path_will_do(new_state_dir: Path, name: str) -> None:
     async with embedded_postgres(new_state_dir / name) as embedded:
         assert await answers(embedded.dsn)
-        assert await query(embedded.dsn, "SHOW data_directory") == str(
-            new_state_dir / name / "postgres" / "18"
-        )
+        assert await query(embedded.dsn, "SHOW data_directory") == str(new_state_dir / name / "postgres" / "18")
     assert not list(new_state_dir.rglob("oops"))
     socket_dir = PostgresServer(new_state_dir / name / "postgres").socket_dir
     assert not (socket_dir / ".s.PGSQL.5432").exists()
@@ -250,9 +248,7 @@ async def test_an_ordinary_user_runs_it_as_himself(new_state_dir: Path) -> None:
     new_state_dir.mkdir()
     new_state_dir.parent.chmod(0o755)
     os.chown(new_state_dir, NOBODY, NOBODY)
-    async with another_user(
-        new_state_dir, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"
-    ):
+    async with another_user(new_state_dir, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"):
         assert Path(f"/proc/{pid_of(new_state_dir)}").stat().st_uid == NOBODY
     assert processes_in(new_state_dir) == []
 

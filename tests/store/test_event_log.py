@@ -55,9 +55,7 @@ async def test_filters(connection: asyncpg.Connection, wanted: dict[str, Any], e
         assert [event for event in everything if EventFilter(**wanted).passes(event)] == found
 
 
-async def test_changes_tell_each_event_once_open_and_once_ended(
-    database: str, connection: asyncpg.Connection
-) -> None:
+async def test_changes_tell_each_event_once_open_and_once_ended(database: str, connection: asyncpg.Connection) -> None:
     await record(database, *events(2, camera="before"))
     changes = Changes(await database_time(connection))
     assert await changes.fetch(connection) == []
@@ -69,15 +67,11 @@ async def test_changes_tell_each_event_once_open_and_once_ended(
     ]
     assert await changes.fetch(connection) == []
     await record(database, *slow[1:])
-    assert [(event["camera"], event["outcome"]) for event in await changes.fetch(connection)] == [
-        ("slow", "done")
-    ]
+    assert [(event["camera"], event["outcome"]) for event in await changes.fetch(connection)] == [("slow", "done")]
     assert await changes.fetch(connection) == []
 
 
-async def test_a_transaction_that_took_its_time_is_not_missed(
-    database: str, connection: asyncpg.Connection
-) -> None:
+async def test_a_transaction_that_took_its_time_is_not_missed(database: str, connection: asyncpg.Connection) -> None:
     changes = Changes(await database_time(connection))
     slow = await asyncpg.connect(database)
     transaction = slow.transaction()

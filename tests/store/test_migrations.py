@@ -87,9 +87,7 @@ async def test_a_role_that_may_not_create_goes_on_with_what_is_there(
         await connection.execute("DROP OWNED BY guest; DROP ROLE guest")
 
 
-async def test_tables_live_in_the_schema_of_the_search_path(
-    connection: asyncpg.Connection, database: str
-) -> None:
+async def test_tables_live_in_the_schema_of_the_search_path(connection: asyncpg.Connection, database: str) -> None:
     await connection.execute("CREATE SCHEMA cameras")
     other = await asyncpg.connect(f"{database}&search_path=cameras")
     assert await migrate(other) == list(migrations())

@@ -25,10 +25,7 @@ async def forty_events(database: str) -> None:
 
 
 async def counts(connection: asyncpg.Connection) -> list[Any]:
-    return [
-        await connection.fetchval(f"SELECT count(*) FROM {table}")
-        for table in ("events", "analyses", "outcomes")
-    ]
+    return [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in ("events", "analyses", "outcomes")]
 
 
 @pytest.mark.usefixtures("forty_events")
@@ -41,9 +38,7 @@ async def test_what_is_old_goes_with_all_that_belongs_to_it(connection: asyncpg.
 
 @pytest.mark.usefixtures("forty_events")
 async def test_what_lost_its_event_goes_too(connection: asyncpg.Connection) -> None:
-    await connection.execute(
-        "DELETE FROM events; UPDATE outcomes SET ended_at = ended_at - interval '1 year'"
-    )
+    await connection.execute("DELETE FROM events; UPDATE outcomes SET ended_at = ended_at - interval '1 year'")
     assert (await prune(connection, timedelta(days=200), batch_rows=7))["outcomes"] == 40
 
 

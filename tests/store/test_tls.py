@@ -14,9 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pipeline.sql_errors import DATABASE_ERRORS, ErrorClass, classify
 from pipeline.store import DatabaseSettings, connect, tls_of
 
-needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="needs openssl to make certificates"
-)
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 
 
 @pytest.mark.parametrize(
@@ -68,9 +66,7 @@ def test_what_is_no_address_of_a_postgres_is_a_mistake_in_the_configuration(url:
 def test_a_file_of_certificates_stands_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").touch()
     context = {"base_dir": tmp_path}
-    assert (
-        DatabaseSettings.model_validate({"ca_file": "ca.crt"}, context=context).ca_file == tmp_path / "ca.crt"
-    )
+    assert DatabaseSettings.model_validate({"ca_file": "ca.crt"}, context=context).ca_file == tmp_path / "ca.crt"
     with pytest.raises(ValidationError, match="no such file"):
         DatabaseSettings.model_validate({"ca_file": "other.crt"}, context=context)
 
@@ -125,6 +121,4 @@ async def test_a_certificate_is_believed_only_from_who_is_trusted_and_for_its_ow
     other_key, other = certificate(tmp_path, "127.0.0.2")
     assert await error_of(key, crt, trusted=other) is ErrorClass.CONFIGURATION
     assert await error_of(other_key, other, trusted=other) is ErrorClass.CONFIGURATION
-    assert (
-        await error_of(key, crt, trusted=crt) is ErrorClass.TRANSIENT
-    )  # the handshake was good, then it hung up
+    assert await error_of(key, crt, trusted=crt) is ErrorClass.TRANSIENT  # the handshake was good, then it hung up

@@ -190,9 +190,4 @@ async def test_cancelling_in_the_middle_loses_nothing(
 def test_pauses_grow_to_their_limit() -> None:
     away, wrong = OSError(), asyncpg.InvalidPasswordError("no")
     assert all(0 < QUICK.after(away, failures) <= QUICK.transient_max_s for failures in range(1, 60))
-    assert (
-        QUICK.after(wrong, 1)
-        <= QUICK.configuration_first_s
-        < QUICK.after(wrong, 60)
-        <= QUICK.configuration_max_s
-    )
+    assert QUICK.after(wrong, 1) <= QUICK.configuration_first_s < QUICK.after(wrong, 60) <= QUICK.configuration_max_s

@@ -107,9 +107,7 @@ def state_at(actor: Actor, at_s: float) -> State | None:
     return None
 
 
-def _between(
-    actor: Actor, here: Keyframe, there: Keyframe, at_s: float, walked_m: float, facing: float
-) -> State:
+def _between(actor: Actor, here: Keyframe, there: Keyframe, at_s: float, walked_m: float, facing: float) -> State:
     span_s = max(there.at_s - here.at_s, 1e-6)
     share = min(max((at_s - here.at_s) / span_s, 0.0), 1.0)
     length_m = math.hypot(there.x_m - here.x_m, there.z_m - here.z_m)

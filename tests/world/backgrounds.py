@@ -147,9 +147,7 @@ def _paint_wall(
         _fence(canvas, rng, x_m, up_m, above)
 
 
-def _houses(
-    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
-) -> None:
+def _houses(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
     left_m = float(x_m[0, 0])
     while left_m < float(x_m[0, -1]):
         width_m, height_m = float(rng.uniform(5, 11)), float(rng.uniform(4, 11))
@@ -160,17 +158,13 @@ def _houses(
         window = house & (across > 0.3) & (across < 0.7) & (up > 0.35) & (up < 0.8) & (up_m > floor_m)
         canvas[window] = _pick(rng, ((96, 84, 70), (70, 66, 60), (150, 160, 160)))
         door_m = left_m + float(rng.uniform(0.2, 0.7)) * width_m
-        canvas[house & (x_m > door_m) & (x_m < door_m + 1.0) & (up_m < 2.1)] = _pick(
-            rng, tuple(COLOURS.values())
-        )
+        canvas[house & (x_m > door_m) & (x_m < door_m + 1.0) & (up_m < 2.1)] = _pick(rng, tuple(COLOURS.values()))
         shop = house & (x_m > door_m + 1.4) & (x_m < door_m + 3.8) & (up_m > 0.7) & (up_m < 2.2)
         canvas[shop] = _pick(rng, ((96, 84, 70), (150, 160, 150)))
         left_m += width_m
 
 
-def _shelves(
-    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
-) -> None:
+def _shelves(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
     canvas[above] = _pick(rng, ((190, 200, 205), (200, 190, 180), (170, 185, 200)))
     top_m = float(rng.uniform(1.2, 2.3))
     left, right = sorted(float(rng.uniform(x_m[0, 0], x_m[0, -1])) for _ in range(2))
@@ -187,9 +181,7 @@ def _shelves(
     canvas[lamps] = 250.0
 
 
-def _fence(
-    canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask
-) -> None:
+def _fence(canvas: npt.NDArray[np.float32], rng: np.random.Generator, x_m: Plane, up_m: Plane, above: Mask) -> None:
     hall_m = float(rng.uniform(3.5, 8))
     edge_m = float(rng.uniform(x_m[0, 0], x_m[0, -1]))
     hall = above & (up_m < hall_m) & (x_m < edge_m)

@@ -69,9 +69,7 @@ def _offset(rng: np.random.Generator, outer_px: int, inner_px: float) -> float:
     return float(rng.uniform(0.0, 1.0)) * (outer_px - inner_px)
 
 
-def _rows(
-    truths: tuple[Truth, ...], scale: float, left: float, top: float, width_px: int, height_px: int
-) -> Rows:
+def _rows(truths: tuple[Truth, ...], scale: float, left: float, top: float, width_px: int, height_px: int) -> Rows:
     taught = [truth for truth in truths if truth.taught]
     corners = np.array([truth.box for truth in taught], np.float32).reshape(-1, 4) * scale
     corners += np.array([left, top, left, top], np.float32)
@@ -79,9 +77,7 @@ def _rows(
     limits = np.array([width_px, height_px, width_px, height_px], np.float32)
     corners = np.clip(corners, 0, limits)
     sides = corners[:, 2:] - corners[:, :2]
-    keep = (sides.min(axis=1, initial=np.inf) >= _LEAST_SIDE_PX) & (
-        np.prod(sides, axis=1) >= _LEAST_SHARE * whole
-    )
+    keep = (sides.min(axis=1, initial=np.inf) >= _LEAST_SIDE_PX) & (np.prod(sides, axis=1) >= _LEAST_SHARE * whole)
     centres = (corners[:, :2] + corners[:, 2:]) / 2
     labels = np.array([[truth.label] for truth in taught], np.float32).reshape(-1, 1)
     rows = np.concatenate([labels, np.concatenate([centres, sides], axis=1) / limits[[0, 1, 0, 1]]], axis=1)

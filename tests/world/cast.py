@@ -25,9 +25,7 @@ class Cast:
     def backpack(self, path: list[Keyframe], owner: Actor | None, top: str | None = None) -> Actor:
         """Before and after its own path a bag goes on its owner's back."""
         colour = top or str(self.rng.choice(list(COLOURS)))
-        look = Look(
-            top=colour, shade=float(self.rng.uniform(0.8, 1.2)), width=float(self.rng.uniform(0.9, 1.2))
-        )
+        look = Look(top=colour, shade=float(self.rng.uniform(0.8, 1.2)), width=float(self.rng.uniform(0.9, 1.2)))
         tall_m = float(self.rng.uniform(0.48, 0.66))
         return self._add("backpack", tall_m, look, path, None if owner is None else owner.id)
 

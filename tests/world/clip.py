@@ -165,9 +165,7 @@ class _FfmpegWriter:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--yard", action="store_true", help="the story of the demo instead of a random scene")
     parser.add_argument("--seed", type=int, default=1)

@@ -70,9 +70,7 @@ def _spans(
             spans[-1] = (spans[-1][0], moment.at_s, spans[-1][2] | ids)
         else:
             spans.append((moment.at_s, moment.at_s, set(ids)))
-    return [
-        TrueEvent(kind, start, end, tuple(sorted(ids))) for start, end, ids in spans if end - start >= least_s
-    ]
+    return [TrueEvent(kind, start, end, tuple(sorted(ids))) for start, end, ids in spans if end - start >= least_s]
 
 
 def _each(kind: str, moments: Sequence[Moment], holds: Holds, least_s: float) -> Iterable[TrueEvent]:

@@ -51,9 +51,7 @@ class _Body:
         self._away = math.sin(state.facing)
         walks = state.speed_mps > 0.15
         self._swing = SWING * min(1.0, state.speed_mps / 1.2) if walks else 0.06
-        self._phase = (
-            2 * math.pi * state.walked_m / (STRIDE_M * state.actor.height_m / TALL_M) + state.actor.id
-        )
+        self._phase = 2 * math.pi * state.walked_m / (STRIDE_M * state.actor.height_m / TALL_M) + state.actor.id
         self._phones = not walks and state.actor.id % 3 == 0
         self._breadth = state.actor.look.width
         self._lift_m = 0.0

@@ -88,9 +88,7 @@ def _judge(found: Detections, truths: Sequence[Truth], label: int, width: int, h
     unclear = [truth for truth in truths if not truth.clear]
     size = np.array([width, height, width, height], np.float32)
     judged: list[Judged] = []
-    for index in np.flatnonzero(found.classes == label)[
-        np.argsort(-found.confidences[found.classes == label])
-    ]:
+    for index in np.flatnonzero(found.classes == label)[np.argsort(-found.confidences[found.classes == label])]:
         box, confidence = found.boxes[index] * size, float(found.confidences[index])
         best = max(free, key=lambda truth: overlap(box, truth.box), default=None)
         if best is not None and overlap(box, best.box) >= MATCH_IOU:
@@ -132,9 +130,7 @@ def mean_average_precision(scores: Sequence[Score]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--size", type=int, default=416, help="long side of the network's input, px")

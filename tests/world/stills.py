@@ -75,15 +75,11 @@ def write_stills(folder: Path, first_seed: int, scenes: int, each: int) -> None:
 def read_truth(folder: Path) -> list[tuple[str, tuple[Truth, ...]]]:
     """File names and what they show."""
     rows = [json.loads(line) for line in (folder / TRUTH).read_text().splitlines()]
-    return [
-        (row["file"], tuple(Truth(n, tuple(box), seen) for n, box, seen in row["objects"])) for row in rows
-    ]
+    return [(row["file"], tuple(Truth(n, tuple(box), seen) for n, box, seen in row["objects"])) for row in rows]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--scenes", type=int, default=3000)

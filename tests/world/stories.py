@@ -140,9 +140,7 @@ def lying_bag(cast: Cast) -> Actor:
     """A backpack that has been there all the time."""
     x_m, z_m = cast.spot()
     facing = float(cast.rng.uniform(-math.pi, math.pi))
-    return cast.backpack(
-        [Keyframe(0, x_m, z_m, "lying", facing), Keyframe(FOREVER_S, x_m, z_m, "lying")], None
-    )
+    return cast.backpack([Keyframe(0, x_m, z_m, "lying", facing), Keyframe(FOREVER_S, x_m, z_m, "lying")], None)
 
 
 def driver(cast: Cast, at_s: float) -> Actor:

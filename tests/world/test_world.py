@@ -47,9 +47,7 @@ def test_a_seed_always_gives_the_same_frames_and_truth() -> None:
 
 
 def test_another_seed_gives_another_scene() -> None:
-    assert fingerprint(Renderer(random_scene(7)).frame(9.0)) != fingerprint(
-        Renderer(random_scene(8)).frame(9.0)
-    )
+    assert fingerprint(Renderer(random_scene(7)).frame(9.0)) != fingerprint(Renderer(random_scene(8)).frame(9.0))
 
 
 def test_a_frame_does_not_depend_on_the_frames_before() -> None:
@@ -112,9 +110,7 @@ def test_who_is_hidden_is_told_to_be_less_visible() -> None:
 
 def test_the_yard_tells_its_story() -> None:
     scene, renderer = yard_scene(), Renderer(yard_scene())
-    moments = [
-        Moment(at_s, scene.at(at_s), renderer.frame(at_s).seen) for at_s in frame_times(scene.duration_s, 2.0)
-    ]
+    moments = [Moment(at_s, scene.at(at_s), renderer.frame(at_s).seen) for at_s in frame_times(scene.duration_s, 2.0)]
     events = true_events(moments)
     assert sorted(event.ids for event in events if event.kind == "in_view") == [(n,) for n in range(1, 9)]
     assert [len(event.ids) for event in events if event.kind == "crowd"] == [5]

@@ -92,9 +92,7 @@ def _car_end(canvas: Canvas, look: Look, front: bool) -> None:
     top_m = 1.95 if look.shape == "van" else 1.46
     canvas.box(-0.8, 0.0, -0.55, 0.5, TYRE)
     canvas.box(0.55, 0.0, 0.8, 0.5, TYRE)
-    canvas.polygon(
-        [(-0.88, 0.28), (0.88, 0.28), (0.9, 0.9), (0.62, top_m), (-0.62, top_m), (-0.9, 0.9)], BODY
-    )
+    canvas.polygon([(-0.88, 0.28), (0.88, 0.28), (0.9, 0.9), (0.62, top_m), (-0.62, top_m), (-0.9, 0.9)], BODY)
     canvas.polygon([(-0.76, 0.94), (0.76, 0.94), (0.56, top_m - 0.08), (-0.56, top_m - 0.08)], GLASS)
     canvas.box(-0.86, 0.28, 0.86, 0.45, DARK)
     canvas.box(-0.3, 0.45, 0.3, 0.57, RIM)
@@ -161,9 +159,7 @@ def _crate(canvas: Canvas, height_m: float, width: float) -> None:
 
 
 def _bin(canvas: Canvas, height_m: float, width: float) -> None:
-    canvas.polygon(
-        [(-0.22 * width, 0), (0.22 * width, 0), (0.28 * width, height_m), (-0.28 * width, height_m)], BODY
-    )
+    canvas.polygon([(-0.22 * width, 0), (0.22 * width, 0), (0.28 * width, height_m), (-0.28 * width, height_m)], BODY)
     canvas.oval((0, height_m), 0.29 * width, 0.06, DARK)
 
 

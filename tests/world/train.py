@@ -187,18 +187,14 @@ def export(average: Any, out: Path) -> None:
     yolo.model.pt_path = str(out.with_suffix(".full.pt"))
     height_px, width_px = SIZES_PX[1]
     full = Path(
-        yolo.export(
-            format="onnx", imgsz=[height_px, width_px], dynamic=True, simplify=False, opset=17, device="cpu"
-        )
+        yolo.export(format="onnx", imgsz=[height_px, width_px], dynamic=True, simplify=False, opset=17, device="cpu")
     )
     shrink(full, out, rows=4 + len(LABELS))
     full.unlink()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="stills, as tests.world.stills writes them")
     parser.add_argument("out", type=Path, help="the .onnx to write; its checkpoint stands beside it")
     parser.add_argument("--steps", type=int, default=3000)

@@ -43,9 +43,7 @@ def yard_scene() -> Scene:
     _drive_through(cast)
     _leave_bag(cast)
     lights = (Light(0.0, 1.0), Light(19.0, 1.0), Light(26.0, 0.4, 0.06))
-    return Scene(
-        SEED, cast.place, cast.actors, lights, Film(noise=1.8, blur_px=0.45, shutter=0.25), DURATION_S
-    )
+    return Scene(SEED, cast.place, cast.actors, lights, Film(noise=1.8, blur_px=0.45, shutter=0.25), DURATION_S)
 
 
 def _yard() -> Place:
@@ -74,9 +72,7 @@ def _guest(
     cast.person(go_on(path, [door], 1.55), look, 1.74 - 0.06 * (look.garment == "skirt"))
 
 
-def _come(
-    door: tuple[float, float], spot: tuple[float, float], at_s: float, speed_mps: float
-) -> list[Keyframe]:
+def _come(door: tuple[float, float], spot: tuple[float, float], at_s: float, speed_mps: float) -> list[Keyframe]:
     """Walks up to a spot, slowing down before it."""
     share = 1 - SLOW_M / math.dist(door, spot)
     before = (door[0] + share * (spot[0] - door[0]), door[1] + share * (spot[1] - door[1]))
