@@ -22,6 +22,7 @@ from pydantic import Field
 
 from pipeline.events import Event, EventOutcome, Gap
 from pipeline.journal_file import Clock, Ending, JournalError, JournalFile, JournalFullError, Leased, Waiting, open_file
+from pipeline.rows import event_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.settings import Section
 
@@ -55,8 +56,9 @@ class Accepted:
 class Journal:
     """Commands for the journal's thread. Each await returns after the commit; a failed command leaves no trace."""
 
-    def __init__(self, file: JournalFile, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, file: JournalFile, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._file = file
+        self._clock = clock
         self._loop = loop
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._has_outbox = asyncio.Event()
@@ -67,7 +69,8 @@ class Journal:
     ) -> Accepted:
         """Make an event durable. With `ending` it is over at once. When the quota is full, the oldest of the least
         urgent events makes room, as a row; if the new one is itself the least urgent, it is the one shed."""
-        accepted: Accepted = await self._do(lambda file: _accept(file, event, ending, reason, replayed))
+        body = to_json(event_row(event, self._clock.now()))
+        accepted: Accepted = await self._do(lambda file: _accept(file, event, body, ending, reason, replayed))
         self._has_outbox.set()
         return accepted
 
@@ -170,15 +173,17 @@ class Journal:
                 group[0].error = error
 
 
-def _accept(file: JournalFile, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> Accepted:
+def _accept(
+    file: JournalFile, event: Event, body: str, ending: EventOutcome | None, reason: str, replayed: bool
+) -> Accepted:
     shed: list[UUID] = []
     while not file.has_room(event):
         made_room = file.shed_one("journal full", event.priority)
         if made_room is None:
-            file.accept(event, EventOutcome.SHED, "journal full", replayed)
+            file.accept(event, body, EventOutcome.SHED, "journal full", replayed)
             return Accepted(False, (*shed, event.id))
         shed.append(made_room)
-    return Accepted(file.accept(event, ending, reason, replayed), tuple(shed))
+    return Accepted(file.accept(event, body, ending, reason, replayed), tuple(shed))
 
 
 def _settle(group: Sequence[_Command]) -> None:
@@ -210,8 +215,9 @@ async def open_journal(
     except OSError as error:
         raise JournalError(f"{state_dir}: {error.strerror}") from error
     try:
-        file = await asyncio.to_thread(open_file, state_dir / "journal.db", settings.quota_mb * 2**20, clock or Clock())
-        journal = Journal(file, asyncio.get_running_loop())
+        clock = clock or Clock()
+        file = await asyncio.to_thread(open_file, state_dir / "journal.db", settings.quota_mb * 2**20, clock)
+        journal = Journal(file, clock, asyncio.get_running_loop())
         thread = threading.Thread(target=journal.run, name="journal", daemon=True)
         thread.start()
         try:

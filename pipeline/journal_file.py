@@ -17,7 +17,7 @@ from uuid import UUID
 import apsw
 
 from pipeline.events import Event, EventOutcome, Gap, Priority
-from pipeline.rows import analysis_row, dead_letter_row, event_from_row, event_row, gap_row, outcome_row, to_json
+from pipeline.rows import analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.base import Analysis
 
@@ -31,6 +31,9 @@ RESERVE_BYTES = 8 * 2**20
 
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
+
+_PAGE_BYTES = 8192
+"""Of a new file. Pictures of some 60 KB are written about a fifth faster than in SQLite's usual 4 KB (`lva bench`)."""
 
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
 
@@ -139,6 +142,7 @@ def _check_owner(connection: apsw.Connection) -> None:
 
 def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
     connection.set_busy_timeout(0)
+    connection.pragma("page_size", _PAGE_BYTES)
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")
     for name, wanted in _PRAGMAS.items():
         connection.pragma(name, wanted)
@@ -194,14 +198,16 @@ class JournalFile:
         self._room_bytes -= need
         return True
 
-    def accept(self, event: Event, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
-        """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known."""
+    def accept(self, event: Event, body: str, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
+        """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known.
+
+        `body` is its row: made by the caller, as it costs time that this thread has not.
+        """
         key, db = event.id.bytes, self.connection
         if replayed:
             if db.execute("SELECT 1 FROM told WHERE event_id=?", (key,)).fetchone():
                 return False
             db.execute("INSERT INTO told VALUES (?)", (key,))
-        body = to_json(event_row(event, self._clock.now()))
         self._send("events", body)
         if ending:
             self._send("outcomes", to_json(outcome_row(event.id, ending, reason, self._clock.now())))

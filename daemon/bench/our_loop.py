@@ -54,10 +54,10 @@ class Timed:
         return item
 
 
-async def run(clip: str, model: str, size_px: int, clips: int) -> dict[str, Any]:
+async def run(clip: str, model: str, size_px: int, clips: int, pace: str = "full") -> dict[str, Any]:
     settings = DetectorSettings(model=Path(model), size_px=size_px)
     async with open_detector(settings) as detector, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_watch(f"clip{index}", clip, detector)) for index in range(clips)]
+        tasks = [group.create_task(_watch(f"clip{index}", clip, pace, detector)) for index in range(clips)]
         timed = await asyncio.gather(*tasks)
         ended = time.perf_counter()
         memory_mb = rss_mb()
@@ -74,8 +74,8 @@ async def run(clip: str, model: str, size_px: int, clips: int) -> dict[str, Any]
     }
 
 
-async def _watch(name: str, clip: str, detector: Detector) -> tuple[Timed, Any]:
-    settings = CameraSettings(name=name, url=clip, pace="full", detect_fps=60)
+async def _watch(name: str, clip: str, pace: str, detector: Detector) -> tuple[Timed, Any]:
+    settings = CameraSettings(name=name, url=clip, pace=pace, detect_fps=60 if pace == "full" else 10)
     triggers = Triggers(TriggerSettings(), watched_labels(TriggerSettings(), detector.labels))
     observer = Observer("bench", name, Tracker(TrackerSettings(), 10), triggers, lambda _kind: True)
     async with Camera(settings, DetectorInput(detector.size_px, detector.fixed_input)) as camera:

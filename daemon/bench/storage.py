@@ -23,7 +23,7 @@ from pipeline.store import DatabaseSettings, open_store
 from pipeline.uploader import OutboxRow, Uploader
 from providers.base import Box, Detection
 
-ROUNDS = 3
+ROUNDS = 5
 EVENTS = 2000
 JPEG_BYTES = 60_000
 ROWS = 20_000
