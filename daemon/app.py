@@ -1,7 +1,7 @@
 """The wiring: what is opened, in which order it lives, and how it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from daemon.config import Config, ConfigError
+from daemon.config import Config, ConfigError, check_labels
 from daemon.embedded import embedded_postgres
 from daemon.summary import Summary
 from daemon.systemd import Notifier
@@ -54,6 +54,7 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
         open_providers(config.providers) as chain,
         open_detector(config.detector) as detector,
     ):
+        check_labels(config, detector.labels)
         app = App(config, journal, chain, detector)
         uploader = Uploader(
             journal, store, batch_rows=config.database.batch_rows, batch_bytes=config.database.batch_bytes
@@ -68,7 +69,7 @@ async def serve(config: Config, stop: asyncio.Event, notifier: Notifier, until_e
             notifier.ready(f"watching {len(cameras)} cameras")
             log.info("daemon.ready", cameras=len(cameras), detector=detector.name, labels=sorted(detector.labels)[:20])
             retention = prune_for_ever(store, config.database.retention_days)
-            async with _side_tasks(uploader=_after(database_started, uploader.run()), retention=retention):
+            async with _side_tasks(uploader=_after(database_started, uploader.run), retention=retention):
                 done = await app.run(cameras, stop, until_eof)
                 notifier.stopping()
             flushed = await _flush(
@@ -91,6 +92,7 @@ class App:
         self.retries = Retries(self.queue, config.workers)
         self.cameras: dict[str, Camera] = {}
         self.triggers: dict[str, Triggers] = {}
+        self.unread = 0
         self._detector = detector
         self._asked = cache(partial(questions_for, config.questions))
 
@@ -115,7 +117,7 @@ class App:
         except TimeoutError:
             log.warning("daemon.drain_cut", waiting=len(self.queue), hint="the rest goes on at the next start")
         self.retries.cancel()
-        return self.intake.open.count == 0
+        return self.intake.open.count == 0 and self.unread == 0
 
     async def expire_for_ever(self) -> None:
         while True:
@@ -153,8 +155,9 @@ class App:
             self.cameras[settings.name] = camera
             watch = Watch(camera, detector, observer, self.intake, config.triggers.camera_down, only_once=until_eof)
             await watch.run(stop)
-        if watch.lost and until_eof:
-            raise ConfigError([f"cameras: {settings.name}: {watch.lost}"])
+        if watch.lost:
+            log.error("camera.unreadable", camera=settings.name, reason=watch.lost)
+            self.unread += 1
 
 
 def _cameras(config: Config, until_eof: bool) -> tuple[CameraSettings, ...]:
@@ -165,6 +168,8 @@ def _cameras(config: Config, until_eof: bool) -> tuple[CameraSettings, ...]:
     finite = tuple(camera for camera in enabled if not camera.is_live and not camera.loop)
     if not finite:
         raise ConfigError(["cameras: --until-eof needs one that is a file or folder, without loop"])
+    if missing := [camera for camera in finite if not Path(camera.url.get_secret_value()).exists()]:
+        raise ConfigError([f"cameras: {camera.name}: no such file or folder: {camera.redacted}" for camera in missing])
     for camera in enabled:
         if camera not in finite:
             log.warning("camera.left_out", camera=camera.name, hint="it has no end, and this run waits for one")
@@ -211,9 +216,9 @@ async def _raise_when_failed(journal: Journal) -> None:
     await journal.failed
 
 
-async def _after(started: asyncio.Event, job: Coroutine[Any, Any, Any]) -> None:
+async def _after(started: asyncio.Event, job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     await started.wait()
-    await job
+    await job()
 
 
 async def _flush(uploader: Uploader, started: asyncio.Event, within_s: float) -> bool:

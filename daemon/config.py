@@ -69,14 +69,31 @@ class Config(Section):
                 raise ValueError(f"{section}: the name {twice[0]!r} is used twice; names must differ")
         return self
 
+    @model_validator(mode="after")
+    def _questions_name_cameras_that_exist(self) -> "Config":
+        known = {camera.name for camera in self.cameras}
+        for question in self.questions:
+            if unknown := sorted(set(question.cameras) - known):
+                raise ValueError(f"questions: {question.name}: there is no camera {unknown[0]!r}")
+        return self
+
 
 def load_config(path: Path) -> Config:
     """Read and check the file. Relative paths in it are relative to it. Raises ConfigError."""
-    tables = _fill_in(_parse(path), path.parent)
+    tables = _parse(path)
     try:
-        return Config.model_validate(tables, context={"base_dir": path.resolve().parent})
+        return Config.model_validate(_fill_in(tables, path.parent), context={"base_dir": path.resolve().parent})
     except ValidationError as error:
         raise ConfigError([f"{path}: {_line(detail)}" for detail in error.errors()]) from None
+    except ConfigError as error:
+        raise error.of(path) from None
+
+
+def check_labels(config: Config, reported: frozenset[str]) -> None:
+    """Raises ConfigError for an object that the detector can't report: no event would ever come of it."""
+    for label in sorted(set(config.triggers.objects or ()) - reported):
+        known = ", ".join(sorted(reported)[:10])
+        raise ConfigError([f"triggers.objects: the detector does not report {label!r}; it reports {known}"])
 
 
 def known_secrets(path: Path) -> list[str]:
@@ -149,6 +166,12 @@ def _line(detail: ErrorDetails) -> str:
             return f"{where}.kind: {detail['ctx']['tag']!r} is not one of {detail['ctx']['expected_tags']}"
         case "union_tag_not_found":
             return f"{where}.kind: missing; it says which provider this is"
+        case "tuple_type" if where in ("cameras", "providers", "questions"):
+            return f"{where}: expected tables in double brackets, [[{where}]]"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{where}: expected a table, [{where}]"
+        case "string_pattern_mismatch":
+            return f"{where}: expected only letters, digits, - and _, the first a letter or digit{_given(detail)}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{where}: {message}{_given(detail)}" if where else message
 

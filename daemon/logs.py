@@ -1,10 +1,12 @@
 """Logs as events: JSON lines for machines, colours for a person at a terminal; never a secret."""
 
+import io
 import logging
 import re
 import sys
 from collections.abc import Iterable
-from typing import Literal, TextIO
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 from urllib.parse import quote
 
 import structlog
@@ -23,7 +25,7 @@ _FIRST_KEYS = ("timestamp", "level", "event", "camera")
 
 
 class LogSettings(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is written")
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: colours on a terminal, JSON elsewhere"
     )
@@ -64,6 +66,22 @@ class Redactor:
         return {key: self.value(value) for key, value in (*first.items(), *event.items())}
 
 
+class Unbreakable(io.TextIOBase):
+    """A stream whose reader may go away: what nobody reads is lost, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(BrokenPipeError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(BrokenPipeError):
+            self._stream.flush()
+
+
 def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Set up structlog, and bring what libraries log by the standard module into the same lines."""
     stream = stream or sys.stdout
@@ -86,7 +104,7 @@ def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: T
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Unbreakable(stream))),
         cache_logger_on_first_use=False,
     )
     _bring_in_standard_logging(stream, shared, last)

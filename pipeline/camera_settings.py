@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.camera_link import SourceKind
@@ -56,9 +56,9 @@ class CameraSettings(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="In every row and log line: a-z 0-9 - _")
     url: SecretStr = Field(description="rtsp(s)://, http(s)://, /dev/video…, a video file or a folder of images")
-    enabled: bool = True
+    enabled: bool = Field(True, description="false: left out")
     pace: Literal["realtime", "full"] = Field(
         "realtime", description="full: a file as fast as it can be analyzed, no frame left out"
     )
@@ -69,13 +69,13 @@ class CameraSettings(Section):
     frozen_after_s: float = Field(
         30.0, ge=2, le=3600, description="Not one pixel changed for this long: the camera hangs"
     )
-    open_timeout_s: float = Field(5.0, gt=0, le=120)
-    read_timeout_s: float = Field(5.0, gt=0, le=120)
+    open_timeout_s: float = Field(5.0, gt=0, le=120, description="To the first picture")
+    read_timeout_s: float = Field(5.0, gt=0, le=120, description="From one picture to the next")
     stall_timeout_s: float = Field(10.0, gt=0, le=600, description="A camera process silent for this long is killed")
     retry_s: float = Field(1.0, gt=0, le=600, description="Ceiling of the first wait before the next try; doubles")
-    retry_max_s: float = Field(60.0, gt=0, le=3600)
-    jpeg_quality: int = Field(85, ge=30, le=100)
-    jpeg_max_side_px: int = Field(1280, ge=160, le=8192)
+    retry_max_s: float = Field(60.0, gt=0, le=3600, description="Longest wait before the next try")
+    jpeg_quality: int = Field(85, ge=30, le=100, description="Of the picture that is asked about")
+    jpeg_max_side_px: int = Field(1280, ge=160, le=8192, description="It is scaled down to this")
     decoder_threads: int = Field(1, ge=1, le=16, description="More for 4K; each costs the memory of a frame")
     memory_limit_mb: int = Field(1024, ge=256, description="Of the camera's process; beyond it, it is replaced")
 
@@ -95,6 +95,10 @@ class CameraSettings(Section):
         path = Path(unquote(urlsplit(text).path) if "://" in text else text).expanduser()
         base_dir = (info.context or {}).get(BASE_DIR)
         return SecretStr(str(Path(base_dir) / path if base_dir else path.absolute()))
+
+    @field_serializer("url", when_used="json")
+    def _without_secrets(self, _url: SecretStr) -> str:
+        return self.redacted
 
     @model_validator(mode="after")
     def _only_files_have_an_end(self) -> Self:

@@ -25,7 +25,9 @@ class DetectorSettings(Section):
     model: Path | None = Field(
         None, description="An exported YOLO .onnx, relative to this file; a .pt needs the extra `models`"
     )
-    backend: Literal["auto", "openvino", "onnxruntime", "ultralytics"] = "auto"
+    backend: Literal["auto", "openvino", "onnxruntime", "ultralytics"] = Field(
+        "auto", description="auto: by the file and the device"
+    )
     device: str = Field("cpu", description="cpu; gpu or npu (OpenVINO); cuda or tensorrt (ONNX Runtime)")
     precision: Literal["auto", "f32"] = Field(
         "auto", description="auto: what the device is fastest at (bfloat16 on a CPU with AMX); f32: exact (OpenVINO)"
@@ -87,6 +89,7 @@ class Detector:
         self._network = network
         self._iou = settings.iou
         self._thresholds = thresholds(network.info.labels, settings)
+        self._labels = reported_labels(network.info, settings)
         self._jobs: deque[_Job] = deque()
         self._ready = threading.Condition()
         self._closing = False
@@ -94,9 +97,7 @@ class Detector:
     @property
     def labels(self) -> frozenset[str]:
         """Every label that it can report."""
-        return frozenset(
-            label for label, least in zip(self.info.labels, self._thresholds, strict=True) if least < LEFT_OUT
-        )
+        return self._labels
 
     def submit(self, picture: Picture, letterbox: Letterbox) -> asyncio.Future[Detections]:
         """Queue a letterboxed picture; it must stay as it is until the future is done. Raises DetectorError in it."""
@@ -165,6 +166,13 @@ def thresholds(labels: Sequence[str], settings: DetectorSettings) -> Output:
         known = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
         raise DetectorError(f"detector.classes: the model does not know {unknown[0]!r}; it knows {known}")
     return np.array([settings.classes.get(label, LEFT_OUT) for label in labels], np.float32)
+
+
+def reported_labels(info: ModelInfo, settings: DetectorSettings) -> frozenset[str]:
+    """Those of the model's labels that the settings let through. Raises DetectorError as `thresholds` does."""
+    return frozenset(
+        label for label, least in zip(info.labels, thresholds(info.labels, settings), strict=True) if least < LEFT_OUT
+    )
 
 
 @asynccontextmanager

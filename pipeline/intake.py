@@ -23,8 +23,8 @@ class IntakeTally:
 
     accepted: Counter[str] = field(default_factory=Counter)
     known: int = 0
-    shed: int = 0
-    expired: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """By outcome: what ended without a worker (nothing to ask, no picture, shed, expired)."""
     gaps: int = 0
     refused: int = 0
 
@@ -84,6 +84,8 @@ class Intake:
         self._made_room(accepted)
         if accepted.new and ending is None:
             await self._offer(Waiting(event.id, event.priority, 0.0))
+        elif accepted.new and ending:
+            self._over_at_once(event, ending, reason)
 
     async def gap(self, gap: Gap) -> None:
         """A span in which a camera was blind, made durable."""
@@ -101,7 +103,6 @@ class Intake:
         """End what has waited longer than its class may."""
         late = self._queue.expired()
         await self._end(late, EventOutcome.EXPIRED, "waited longer than queue.ttl_s allows")
-        self.tally.expired += len(late)
 
     def _refused(self, event: Event, error: JournalFullError) -> None:
         """It was never accepted, and nothing could be written to say so: the log is all that is left."""
@@ -119,25 +120,32 @@ class Intake:
         self.open.add()
         shed = self._queue.offer(waiting.id, waiting.priority, waiting.age_s)
         if shed is not None:
+            self._tell_shedding()
             await self._end([shed], EventOutcome.SHED, "queue full: the oldest of the least urgent makes room")
-            self._count_shed(1)
 
     def _made_room(self, accepted: Accepted) -> None:
         for event_id in accepted.shed:
             self._queue.discard(event_id)
         if accepted.shed:
             self.open.end(len(accepted.shed) - (0 if accepted.new else 1))
-            self._count_shed(len(accepted.shed))
+            self._tell_shedding()
+            self.tally.ended[EventOutcome.SHED] += len(accepted.shed)
 
-    def _count_shed(self, count: int) -> None:
-        if self.tally.shed == 0:
+    def _tell_shedding(self) -> None:
+        """Once: from then on the summary counts."""
+        if not self.tally.ended[EventOutcome.SHED]:
             log.warning("queue.shedding", hint="events come faster than providers answer; the summary counts on")
-        self.tally.shed += count
+
+    def _over_at_once(self, event: Event, ending: EventOutcome, reason: str) -> None:
+        self.tally.ended[ending] += 1
+        if ending is EventOutcome.FAILED:
+            log.warning("event.failed", event_id=str(event.id), camera=event.camera, kind=event.kind, reason=reason)
 
     async def _end(self, ids: Sequence[UUID], outcome: EventOutcome, reason: str) -> None:
         if ids:
             await self._journal.finish([Ending(event_id, outcome, reason) for event_id in ids])
             self.open.end(len(ids))
+            self.tally.ended[outcome] += len(ids)
 
 
 def _tell(event: Event) -> None:

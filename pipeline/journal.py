@@ -88,8 +88,9 @@ class Journal:
     async def lease(self, ids: Sequence[UUID]) -> list[Leased]:
         return cast(list[Leased], await self._do(lambda file: file.lease(ids)))
 
-    async def release(self, ids: Sequence[UUID]) -> None:
-        await self._do(lambda file: file.release(ids))
+    async def release(self, asked: Sequence[UUID], not_asked: Sequence[UUID] = ()) -> None:
+        """Back to waiting; `not_asked` without having been tried."""
+        await self._do(lambda file: file.release(asked, not_asked))
 
     async def finish(self, endings: Sequence[Ending]) -> list[bool]:
         """End events, in one commit; False for those that were not open any more."""

@@ -6,6 +6,7 @@ outcome stand in the outbox. The outbox holds rows for the database until the da
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ _LEASE = """
 UPDATE events SET state = 'leased', attempts = attempts + 1 WHERE event_id = ? AND state = 'captured'
 RETURNING number, body, attempts, boot_id, accepted_boot, accepted_wall
 """
+_RELEASE = """
+UPDATE events SET state = 'captured', attempts = attempts - ? WHERE event_id = ? AND state = 'leased'
+"""
 _TO_SHED = """
 SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1
 """
@@ -120,6 +124,7 @@ def open_file(path: Path, quota_bytes: int, clock: "Clock") -> "JournalFile":
         raise JournalError(
             f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed"
         )
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
     connection = apsw.Connection(str(path))
     try:
         _check_owner(connection)
@@ -244,12 +249,10 @@ class JournalFile:
         [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
         return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
 
-    def release(self, ids: Sequence[UUID]) -> None:
-        """Back to waiting: nobody could be asked."""
-        for event_id in ids:
-            self.connection.execute(
-                "UPDATE events SET state='captured' WHERE event_id=? AND state='leased'", (event_id.bytes,)
-            )
+    def release(self, asked: Sequence[UUID], not_asked: Sequence[UUID]) -> None:
+        """Back to waiting. For those that nobody could even be asked about, the lease counts as no attempt."""
+        for ids, counted in ((asked, 0), (not_asked, 1)):
+            self.connection.executemany(_RELEASE, ((counted, event_id.bytes) for event_id in ids))
 
     def finish(self, ending: Ending) -> bool:
         """End an event with its rows; False if it is not open, in which case nothing is written."""

@@ -7,7 +7,7 @@ Configured questions replace the defaults as soon as there is one.
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.events import EventKind
 from providers.base import Analysis, Answer, AnswerStatus, Question, QuestionKind, as_json
@@ -16,6 +16,8 @@ from providers.words import stems
 
 KINDS_WITH_PICTURE = (EventKind.OBJECT_APPEARED, EventKind.CROWD_GATHERING)
 """Asked about unless a question names its events: what has just come into view."""
+
+KINDS_WITHOUT_PICTURE = (EventKind.CAMERA_DOWN, EventKind.CAMERA_BACK)
 
 COLUMN_KINDS = {
     "people_count": QuestionKind.COUNT,
@@ -41,7 +43,7 @@ class QuestionSettings(Section):
     """One question, for all cameras and what comes into view, or for those that are named."""
 
     name: str = Field(pattern=NAME, description="Key of the answer in rows")
-    kind: QuestionKind
+    kind: QuestionKind = Field(description="boolean, count, choice, labels, text, boxes or points")
     ask: str = Field("", max_length=1000, description="The sentence that a model reads; empty: made from the rest")
     choices: tuple[Words, ...] = Field((), max_length=MAX_CHOICES, description="Of a choice or labels question")
     object: str = Field("", max_length=100, description='What to count, box or point at: "person"')
@@ -55,6 +57,14 @@ class QuestionSettings(Section):
         if len({stems(choice) for choice in self.choices}) < len(self.choices):
             raise ValueError(f"question {self.name!r}: two of its choices are the same word")
         return self
+
+    @field_validator("events")
+    @classmethod
+    def _have_a_picture(cls, events: tuple[EventKind, ...]) -> tuple[EventKind, ...]:
+        for kind in events:
+            if kind in KINDS_WITHOUT_PICTURE:
+                raise ValueError(f"{kind.value} has no picture that could be asked about")
+        return events
 
     @property
     def question(self) -> Question:

@@ -29,16 +29,16 @@ class PerPriority(Section):
 
 class Patience(PerPriority):
     critical: float = Field(1.0, gt=0, description="Not used for the order: critical stands before all else")
-    high: float = Field(2.0, gt=0)
-    medium: float = Field(15.0, gt=0)
-    low: float = Field(120.0, gt=0)
+    high: float = Field(2.0, gt=0, description="Seconds")
+    medium: float = Field(15.0, gt=0, description="Seconds")
+    low: float = Field(120.0, gt=0, description="Seconds")
 
 
 class TimeToLive(PerPriority):
-    critical: float = Field(7 * 24 * HOUR_S, gt=0)
-    high: float = Field(24 * HOUR_S, gt=0)
-    medium: float = Field(6 * HOUR_S, gt=0)
-    low: float = Field(HOUR_S, gt=0)
+    critical: float = Field(7 * 24 * HOUR_S, gt=0, description="Seconds: a week")
+    high: float = Field(24 * HOUR_S, gt=0, description="Seconds: a day")
+    medium: float = Field(6 * HOUR_S, gt=0, description="Seconds: six hours")
+    low: float = Field(HOUR_S, gt=0, description="Seconds: an hour")
 
 
 class QueueSettings(Section):

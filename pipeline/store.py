@@ -50,12 +50,12 @@ class DatabaseSettings(Section):
         True, description="Create and update the tables; a role that may only insert leaves them as they are"
     )
     statement_cache_size: int = Field(100, ge=0, description="0 behind a pooler in transaction mode")
-    connections: int = Field(2, ge=1, le=20)
-    connect_timeout_s: float = Field(5.0, gt=0, le=60)
-    command_timeout_s: float = Field(20.0, gt=0, le=300)
+    connections: int = Field(2, ge=1, le=20, description="At most")
+    connect_timeout_s: float = Field(5.0, gt=0, le=60, description="To a connection")
+    command_timeout_s: float = Field(20.0, gt=0, le=300, description="For one statement")
     retention_days: int = Field(0, ge=0, description="Rows older than this are deleted once a day; 0: never")
-    batch_rows: int = Field(200, ge=1, le=1000)
-    batch_bytes: int = Field(2_000_000, ge=10_000, le=16_000_000)
+    batch_rows: int = Field(200, ge=1, le=1000, description="Sent at once, at most")
+    batch_bytes: int = Field(2_000_000, ge=10_000, le=16_000_000, description="Sent at once, at most")
 
     @field_validator("url")
     @classmethod

@@ -36,8 +36,8 @@ PrioritySetting = Annotated[Priority, BeforeValidator(_priority)]
 
 
 class ObjectAppearedSettings(Section):
-    enabled: bool = True
-    priority: PrioritySetting = Priority.MEDIUM
+    enabled: bool = Field(True, description="false: this rule makes no events")
+    priority: PrioritySetting = Field(Priority.MEDIUM, description="critical, high, medium or low")
     best_of_s: float = Field(
         0.5, ge=0, le=10, description="The best picture of this long is the one that is asked about"
     )
@@ -45,22 +45,22 @@ class ObjectAppearedSettings(Section):
 
 
 class ObjectLeftSettings(Section):
-    enabled: bool = True
-    priority: PrioritySetting = Priority.LOW
+    enabled: bool = Field(True, description="false: this rule makes no events")
+    priority: PrioritySetting = Field(Priority.LOW, description="critical, high, medium or low")
 
 
 class CrowdGatheringSettings(Section):
-    enabled: bool = True
-    priority: PrioritySetting = Priority.HIGH
-    label: str = "person"
+    enabled: bool = Field(True, description="false: this rule makes no events")
+    priority: PrioritySetting = Field(Priority.HIGH, description="critical, high, medium or low")
+    label: str = Field("person", description="Who or what gathers")
     count: int = Field(4, ge=2, le=1000, description="So many of them at once …")
     for_s: float = Field(3.0, ge=0, le=3600, description="… for so long")
-    cooldown_s: float = Field(60.0, ge=0)
+    cooldown_s: float = Field(60.0, ge=0, description="After a crowd, no other of the camera for so long")
 
 
 class CameraDownSettings(Section):
-    enabled: bool = True
-    priority: PrioritySetting = Priority.HIGH
+    enabled: bool = Field(True, description="false: this rule makes no events")
+    priority: PrioritySetting = Field(Priority.HIGH, description="critical, high, medium or low")
     after_s: float = Field(10.0, ge=0, le=3600, description="A camera without pictures for so long is down")
 
 

@@ -47,7 +47,11 @@ class UltralyticsNetwork:
         settings.update({"sync": False})
         self._torch: Any = torch
         self._options = {"device": device, "iou": iou, "conf": least_confidence, "verbose": False}
-        self._model: Any = YOLO(str(path), task="detect")
+        try:
+            self._model: Any = YOLO(str(path), task="detect")
+        except Exception as error:  # noqa: BLE001 - it raises whatever it stumbles over: it can't load this
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DetectorError(f"detector.model: {path}: ultralytics can't load it: {reason}") from error
         names = self._model.names
         self.info = ModelInfo(tuple(str(names[index]) for index in range(len(names))), True, None, None)
         self.max_batch = 1 if device == "cpu" else 16

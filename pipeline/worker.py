@@ -16,7 +16,7 @@ from pipeline.intake import OpenEvents
 from pipeline.journal import Journal
 from pipeline.journal_file import Ending, Leased
 from pipeline.queue import EventQueue
-from providers.base import Analysis, Failure, Outcome, Provider, Question, Request
+from providers.base import Analysis, Failure, Outcome, Provider, ProviderError, Question, Request
 from providers.settings import Section
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class WorkerSettings(Section):
     retry_first_s: float = Field(
         2.0, gt=0, description="Pause before an event that nobody could answer is asked again; doubles"
     )
-    retry_max_s: float = Field(60.0, gt=0)
+    retry_max_s: float = Field(60.0, gt=0, description="Longest of those pauses")
 
 
 @dataclass(slots=True)
@@ -80,9 +80,10 @@ class Retries:
     def __len__(self) -> int:
         return len(self._timers)
 
-    def later(self, leased: Leased) -> None:
+    def later(self, leased: Leased, failure: ProviderError) -> None:
         doubled_s = self._settings.retry_first_s * 2.0 ** min(leased.attempts - 1, 30)
-        pause_s = min(doubled_s, self._settings.retry_max_s) * random.uniform(0.5, 1.0)
+        longest_s = max(doubled_s, failure.retry_after_s or 0.0)
+        pause_s = min(longest_s, self._settings.retry_max_s) * random.uniform(0.5, 1.0)
         offered_age_s = leased.age_s + pause_s
         event = leased.event
 
@@ -118,18 +119,27 @@ async def work(
         endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
         await journal.finish(endings)
         open_events.end(len(endings))
-        await journal.release([leased.event.id for leased in undecided])
-        for leased in undecided:
-            retries.later(leased)
+        await _give_back(journal, undecided)
+        for leased, failure in undecided:
+            retries.later(leased, failure)
         tally.retries += len(undecided)
         _tell(endings, batch, tally, time.monotonic() - started)
 
 
+Undecided = tuple[Leased, ProviderError]
+
+
+async def _give_back(journal: Journal, undecided: Sequence[Undecided]) -> None:
+    not_asked = {leased.event.id for leased, failure in undecided if failure.failure is Failure.UNAVAILABLE}
+    asked = [leased.event.id for leased, _ in undecided if leased.event.id not in not_asked]
+    await journal.release(asked, list(not_asked))
+
+
 def _sort_out(
     batch: Sequence[Leased], outcomes: Sequence[Outcome], max_attempts: int
-) -> tuple[list[Ending], list[Leased]]:
+) -> tuple[list[Ending], list[Undecided]]:
     endings: list[Ending] = []
-    undecided: list[Leased] = []
+    undecided: list[Undecided] = []
     for leased, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Analysis):
             how = EventOutcome.DEGRADED if outcome.degraded else EventOutcome.DONE
@@ -137,7 +147,7 @@ def _sort_out(
         elif outcome.failure is Failure.UNAVAILABLE or (
             outcome.failure in WORTH_WAITING_FOR and leased.attempts < max_attempts
         ):
-            undecided.append(leased)
+            undecided.append((leased, outcome))
         else:
             tried = ", ".join(f"{attempt.provider}: {attempt.failure}" for attempt in outcome.attempts)
             endings.append(Ending(leased.event.id, EventOutcome.FAILED, tried or str(outcome)))

@@ -63,13 +63,13 @@ class CommonProviderSettings(Section):
     timeout_s: float = Field(
         30.0, gt=0, le=600, description="Total time for one event, all its questions and retries included"
     )
-    connect_timeout_s: float = Field(3.0, gt=0, le=60)
+    connect_timeout_s: float = Field(3.0, gt=0, le=60, description="To a connection")
     concurrency: int | None = Field(None, ge=1, le=64, description="Pictures asked about at the same time; empty: 1")
     rate_per_s: float | None = Field(None, gt=0, description="Calls a second at most; empty: no limit")
     max_attempts: int = Field(3, ge=1, le=10, description="Tries of one call, within timeout_s")
     retry_budget: float = Field(0.2, ge=0, le=1, description="Retries as a share of calls, over the last minute")
-    usd_per_million_tokens_in: float = Field(0.0, ge=0)
-    usd_per_million_tokens_out: float = Field(0.0, ge=0)
+    usd_per_million_tokens_in: float = Field(0.0, ge=0, description="Price, for cost_usd and the budget")
+    usd_per_million_tokens_out: float = Field(0.0, ge=0, description="Price, for cost_usd and the budget")
     usd_per_day: float | None = Field(
         None, ge=0, description="Not asked any more today (UTC) once this is spent; empty: no limit"
     )
@@ -95,10 +95,10 @@ class CommonProviderSettings(Section):
 
 class MoondreamSettings(CommonProviderSettings):
     kind: Literal["moondream"]
-    dialect: Literal["cloud", "station", "local"] = "station"
+    dialect: Literal["cloud", "station", "local"] = Field("station", description="Who answers there")
     base_url: BaseUrl = Field("", description="Up to and including /v1; empty: the dialect's usual address")
     model: str = Field("", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there")
-    api_key: SecretStr = SecretStr("")
+    api_key: SecretStr = Field(SecretStr(""), description="Needed by the cloud")
 
     @model_validator(mode="after")
     def _cloud_needs_a_key(self) -> Self:
@@ -120,19 +120,19 @@ class MoondreamSettings(CommonProviderSettings):
 
 class OllamaSettings(CommonProviderSettings):
     kind: Literal["ollama"]
-    base_url: BaseUrl = "http://127.0.0.1:11434"
-    model: str = Field("llava:7b", min_length=1)
-    keep_alive: str = "30m"
-    num_ctx: int = Field(4096, ge=512)
-    max_tokens: int = Field(256, ge=8)
+    base_url: BaseUrl = Field("http://127.0.0.1:11434", description="Of the server")
+    model: str = Field("llava:7b", min_length=1, description="One that can see, and was pulled")
+    keep_alive: str = Field("30m", description="How long the model stays loaded; -1: for ever")
+    num_ctx: int = Field(4096, ge=512, description="Context in tokens; picture and questions must fit")
+    max_tokens: int = Field(256, ge=8, description="Longest answer; one that is cut off is none")
 
 
 class OpenAISettings(CommonProviderSettings):
     kind: Literal["openai"]
     base_url: BaseUrl = Field(min_length=1, description="Up to and including /v1")
-    model: str = Field(min_length=1)
-    api_key: SecretStr = SecretStr("")
-    max_tokens: int = Field(256, ge=8)
+    model: str = Field(min_length=1, description="As the server calls it")
+    api_key: SecretStr = Field(SecretStr(""), description="Sent as a bearer token; empty: none")
+    max_tokens: int = Field(256, ge=8, description="Longest answer; one that is cut off is none")
 
 
 class DetectionsSettings(Section):

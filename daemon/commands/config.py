@@ -6,19 +6,35 @@ from pathlib import Path
 import click
 
 from daemon.commands.options import config_option
-from daemon.config import Config, known_secrets, load_config
+from daemon.config import Config, ConfigError, check_labels, known_secrets, load_config
 from daemon.logs import Redactor
+from pipeline.detector import network_loader, reported_labels
+from pipeline.yolo import DetectorError
 
 
 @click.command()
 @config_option
 def validate(config_path: Path) -> None:
-    """Check the configuration file, and say what is wrong with it."""
+    """Check the configuration file, with the detector that it names, and say what is wrong with it."""
     config = load_config(config_path)
-    cameras = sum(camera.enabled for camera in config.cameras)
-    click.echo(
-        f"{config_path}: good: {cameras} cameras, {len(config.providers)} providers, {len(config.questions)} questions"
-    )
+    cameras = [camera for camera in config.cameras if camera.enabled]
+    if cameras:
+        _check_detector(config, config_path)
+    for camera in cameras:
+        if not camera.is_live and not Path(camera.url.get_secret_value()).exists():
+            click.echo(f"{config_path}: note: cameras: {camera.name}: is not there now: {camera.redacted}", err=True)
+    parts = ((len(cameras), "camera"), (len(config.providers), "provider"), (len(config.questions), "question"))
+    told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in parts)
+    click.echo(f"{config_path}: good: {told}")
+
+
+def _check_detector(config: Config, config_path: Path) -> None:
+    try:
+        check_labels(config, reported_labels(network_loader(config.detector)().info, config.detector))
+    except DetectorError as error:
+        raise ConfigError([f"{config_path}: {error}"]) from None
+    except ConfigError as error:
+        raise error.of(config_path) from None
 
 
 @click.group()

@@ -38,7 +38,7 @@ def run(config_path: Path, until_eof: bool) -> None:
     try:
         finished = uvloop.run(_until_stopped(config, until_eof))
     except* (ConfigError, DetectorError) as wrong:
-        raise ConfigError([str(error) for error in _leaves(wrong)]) from None
+        raise ConfigError([str(error) for error in _leaves(wrong)]).of(config_path) from None
     except* JournalError as failed:
         log.error("journal.failed", error="; ".join(str(error) for error in _leaves(failed)))
         sys.exit(1)

@@ -65,9 +65,14 @@ def test_an_empty_file_is_a_configuration_with_nothing_to_watch(tmp_path: Path) 
         ("[[cameras]]\nname='a'\nurl='a.mp4'\n[[cameras]]\nname='a'\nurl='b.mp4'", "'a' is used twice"),
         (
             "[[cameras]]\nname='a'\nurl='${env:LVA_NO_SUCH}'",
-            "cameras[0].url: ${env:LVA_NO_SUCH}: the environment variable",
+            "FILE: cameras[0].url: ${env:LVA_NO_SUCH}: the environment variable",
         ),
-        ("[database]\nurl='${credential:pg}'", "database.url: ${credential:pg}: No such file or directory"),
+        ("[cameras]\nname='a'", "FILE: cameras: expected tables in double brackets, [[cameras]]"),
+        ("detector = 'x'", "FILE: detector: expected a table, [detector]"),
+        ("site = 'a b'", "FILE: site: expected only letters, digits, - and _"),
+        ("[[questions]]\nname='q'\nkind='text'\ncameras=['dor']", "there is no camera 'dor'"),
+        ("[[questions]]\nname='q'\nkind='text'\nevents=['camera_down']", "camera_down has no picture"),
+        ("[database]\nurl='${credential:pg}'", "FILE: database.url: ${credential:pg}: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_with_the_place(tmp_path: Path, text: str, line: str) -> None:
@@ -117,6 +122,7 @@ def test_a_secret_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         tmp_path,
         "[[cameras]]\nname='a'\nurl='rtsp://me:${env:LVA_CANARY}@10.0.0.9/s'\n"
         "[[providers]]\nkind='moondream'\ndialect='cloud'\napi_key='${env:LVA_CANARY}'\n"
+        f"[detector]\nmodel='{ROOT}/daemon/demo/world-yolo11n.onnx'\n"
         "[database]\nurl='postgresql://u:${env:LVA_CANARY}@h/d'\n",
     )
     for command in (["config", "show"], ["validate"]):
@@ -154,6 +160,26 @@ def test_the_schema_names_every_section() -> None:
         schema["properties"]
     )
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("detector", "line"),
+    [
+        ("", "detector.model: missing"),
+        ("model = 'nowhere.onnx'", "detector.model: no such file"),
+        ("model = 'config.toml'\nbackend = 'onnxruntime'", "reads .onnx files"),
+        (f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'\nclasses = {{ unicorn = 0.5 }}", "does not know 'unicorn'"),
+        (f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'", "the detector does not report 'preson'; it reports backpack"),
+    ],
+)
+def test_validate_looks_at_the_detector_too(tmp_path: Path, detector: str, line: str) -> None:
+    file = config(
+        tmp_path, f"[[cameras]]\nname='a'\nurl='a.mp4'\n[triggers]\nobjects=['preson']\n[detector]\n{detector}\n"
+    )
+    done = lva("validate", "--config", str(file))
+    assert (done.returncode, done.stderr.startswith(f"{file}: ")) == (78, True)
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_version_names_what_it_stands_on() -> None:

@@ -172,7 +172,7 @@ async def test_what_a_full_queue_sheds_and_what_expires_ends_as_rows(tmp_path: P
         bench.queue.discard(urgent[0].id)
         late = an_event(Priority.LOW)
         await bench.intake.event(late)
-        while not bench.intake.tally.expired:
+        while not bench.intake.tally.ended[EventOutcome.EXPIRED]:
             await bench.intake.expire()
         assert (await bench.outcomes())[str(late.id)] == EventOutcome.EXPIRED
         assert bench.intake.open.count == 5
