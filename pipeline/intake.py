@@ -10,7 +10,8 @@ import structlog
 
 from pipeline.events import Event, EventOutcome, Gap
 from pipeline.journal import Accepted, Journal
-from pipeline.journal_file import Ending, JournalFullError, Waiting
+from pipeline.journal_file import Ending, Waiting
+from pipeline.journal_schema import JournalFullError
 from pipeline.queue import EventQueue
 from providers.base import Question
 

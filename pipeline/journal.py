@@ -20,8 +20,10 @@ import apsw
 import structlog
 from pydantic import Field
 
+from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap
-from pipeline.journal_file import Clock, Ending, JournalError, JournalFile, JournalFullError, Leased, Waiting, open_file
+from pipeline.journal_file import Ending, JournalFile, Leased, Waiting
+from pipeline.journal_schema import JournalError, JournalFullError, connect
 from pipeline.rows import event_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.settings import Section
@@ -217,8 +219,9 @@ async def open_journal(
         raise JournalError(f"{state_dir}: {error.strerror}") from error
     try:
         clock = clock or Clock()
-        file = await asyncio.to_thread(open_file, state_dir / "journal.db", settings.quota_mb * 2**20, clock)
-        journal = Journal(file, clock, asyncio.get_running_loop())
+        quota_bytes = settings.quota_mb * 2**20
+        connection = await asyncio.to_thread(connect, state_dir / "journal.db", quota_bytes)
+        journal = Journal(JournalFile(connection, clock, quota_bytes), clock, asyncio.get_running_loop())
         thread = threading.Thread(target=journal.run, name="journal", daemon=True)
         thread.start()
         try:

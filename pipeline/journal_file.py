@@ -6,62 +6,21 @@ outcome stand in the outbox. The outbox holds rows for the database until the da
 """
 
 import json
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import apsw
 
+from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.rows import analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.base import Analysis
 
-APPLICATION_ID = 0x6C766131  # "lva1"
-SCHEMA_VERSION = 1
-OLDEST_SAFE_SQLITE = 3_051_003
-"""Before 3.51.3 a reset of the write-ahead log could corrupt the file."""
-
-RESERVE_BYTES = 8 * 2**20
-"""Above the quota, for the rows that tell what had to be given up: SQLite itself refuses only beyond."""
-
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
-
-_PAGE_BYTES = 8192
-"""Of a new file. Pictures of some 60 KB are written about a fifth faster than in SQLite's usual 4 KB (`lva bench`)."""
-
-_PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
-
-_SCHEMA = """
-CREATE TABLE events (
-    number        INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id      BLOB NOT NULL UNIQUE,
-    priority      INTEGER NOT NULL,
-    state         TEXT NOT NULL CHECK (state IN ('captured', 'leased')),
-    attempts      INTEGER NOT NULL DEFAULT 0,
-    boot_id       TEXT NOT NULL,
-    accepted_boot REAL NOT NULL,  -- seconds since boot, suspend included
-    accepted_wall REAL NOT NULL,  -- Unix time, for an age across boots
-    body          TEXT NOT NULL
-);
-CREATE INDEX events_to_shed ON events (priority DESC, number);
--- Apart from the events, so that a change of state does not write the picture again.
-CREATE TABLE pictures (number INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, jpeg BLOB NOT NULL);
-CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL);
--- Events of recorded files whose identity is made from the recording: a second run must not tell them again.
-CREATE TABLE told (event_id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE dead_letters (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL,
-    sqlstate TEXT NOT NULL, reason TEXT NOT NULL, failed_wall REAL NOT NULL
-);
-"""
-
 
 _WAITING = """
 SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state = 'captured' ORDER BY number
@@ -80,14 +39,6 @@ _COUNTS = """
 SELECT (SELECT count(*) FROM events WHERE state = 'captured'), (SELECT count(*) FROM events WHERE state = 'leased'),
        (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)
 """
-
-
-class JournalError(Exception):
-    """The journal can't be used; nothing can be accepted."""
-
-
-class JournalFullError(JournalError):
-    """There is no room left, not even for the row that would say so. What was accepted before is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,70 +67,6 @@ class Ending:
     outcome: EventOutcome
     reason: str
     analysis: Analysis | None = None
-
-
-def open_file(path: Path, quota_bytes: int, clock: "Clock") -> "JournalFile":
-    """Open or create the journal. Raises JournalError with what is wrong."""
-    if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
-        raise JournalError(
-            f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed"
-        )
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
-    connection = apsw.Connection(str(path))
-    try:
-        _check_owner(connection)
-        _prepare(connection, quota_bytes + RESERVE_BYTES)
-    except (apsw.Error, JournalError) as error:
-        connection.close()
-        raise JournalError(f"{path}: {error}") from error
-    return JournalFile(connection, clock, quota_bytes)
-
-
-def _check_owner(connection: apsw.Connection) -> None:
-    """Before anything is changed: is it empty, or ours, and of a version that we know?"""
-    version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-    if not is_empty and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
-        raise JournalError(
-            f"is no journal of this version: application {application}, schema {version}, expected {SCHEMA_VERSION}"
-        )
-
-
-def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
-    connection.set_busy_timeout(0)
-    connection.pragma("page_size", _PAGE_BYTES)
-    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-    for name, wanted in _PRAGMAS.items():
-        connection.pragma(name, wanted)
-        if (given := connection.pragma(name)) != wanted:
-            raise JournalError(f"SQLite did not take PRAGMA {name}={wanted}: it says {given}")
-    connection.pragma("journal_size_limit", 16 * 2**20)
-    connection.pragma("max_page_count", most_bytes // int(str(connection.pragma("page_size"))))
-    if connection.pragma("user_version") == 0:
-        with connection:
-            connection.execute(_SCHEMA)
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", SCHEMA_VERSION)
-
-
-class Clock:
-    """Wall time for rows; boot time, which no one can set, for ages."""
-
-    def __init__(self) -> None:
-        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-    def wall(self) -> float:
-        return time.time()
-
-    def boot(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.wall(), UTC)
-
-    def age_s(self, boot_id: str, boot: float, wall: float) -> float:
-        """Since then: by boot time within one boot, else by wall time, which is the best there is."""
-        return max(0.0, self.boot() - boot if boot_id == self.boot_id else self.wall() - wall)
 
 
 class JournalFile:

@@ -49,7 +49,7 @@ class UltralyticsNetwork:
         self._options = {"device": device, "iou": iou, "conf": least_confidence, "verbose": False}
         try:
             self._model: Any = YOLO(str(path), task="detect")
-        except Exception as error:  # noqa: BLE001 - it raises whatever it stumbles over: it can't load this
+        except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"detector.model: {path}: ultralytics can't load it: {reason}") from error
         names = self._model.names

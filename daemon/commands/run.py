@@ -16,7 +16,7 @@ from daemon.commands.options import config_option
 from daemon.config import Config, ConfigError, known_secrets, load_config
 from daemon.logs import configure_logs
 from daemon.systemd import Notifier
-from pipeline.journal_file import JournalError
+from pipeline.journal_schema import JournalError
 from pipeline.yolo import DetectorError
 
 log = structlog.get_logger()

@@ -169,7 +169,10 @@ def test_the_schema_names_every_section() -> None:
         ("model = 'nowhere.onnx'", "detector.model: no such file"),
         ("model = 'config.toml'\nbackend = 'onnxruntime'", "reads .onnx files"),
         (f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'\nclasses = {{ unicorn = 0.5 }}", "does not know 'unicorn'"),
-        (f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'", "the detector does not report 'preson'; it reports backpack"),
+        (
+            f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'",
+            "the detector does not report 'preson'; it reports backpack",
+        ),
     ],
 )
 def test_validate_looks_at_the_detector_too(tmp_path: Path, detector: str, line: str) -> None:

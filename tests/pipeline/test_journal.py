@@ -7,10 +7,12 @@ from typing import Any
 import apsw
 import pytest
 
+from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.identity import fresh_id
 from pipeline.journal import Journal, JournalSettings, open_journal
-from pipeline.journal_file import Clock, Ending, JournalError
+from pipeline.journal_file import Ending
+from pipeline.journal_schema import JournalError
 from tests.pipeline.makers import NOW, an_analysis, an_event
 
 
