@@ -171,7 +171,7 @@ def test_the_schema_names_every_section() -> None:
         (f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'\nclasses = {{ unicorn = 0.5 }}", "does not know 'unicorn'"),
         (
             f"model = '{ROOT}/daemon/demo/world-yolo11n.onnx'",
-            "the detector does not report 'preson'; it reports backpack",
+            "does not report 'preson'; it reports backpack",
         ),
     ],
 )
