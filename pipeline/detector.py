@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.letterbox import STRIDE, Letterbox, Picture
+from pipeline.letterbox import STRIDE, Letterbox, Picture, draw, fit, smallest_input
 from pipeline.yolo import Detections, DetectorError, ModelInfo, Output, decode
 from providers.settings import Section
 
@@ -106,6 +106,15 @@ class Detector:
             self._jobs.append(_Job(picture, letterbox, done))
             self._ready.notify()
         return done
+
+    async def look(self, picture: Picture) -> Detections:
+        """What is in a picture of any size. Raises DetectorError."""
+        height, width = picture.shape[:2]
+        input_height, input_width = self.fixed_input or smallest_input(width, height, self.size_px)
+        letterbox = fit(width, height, input_height, input_width)
+        canvas: Picture = np.empty((input_height, input_width, 3), np.uint8)
+        draw(picture, letterbox, canvas)
+        return await self.submit(canvas, letterbox)
 
     def run(self) -> None:
         """A thread's life: take what waits, as one batch where shapes agree, until close."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.letterbox import STRIDE, Letterbox, undo
+from providers.base import Box, Detection
 
 END_TO_END_COLUMNS = 6
 Output = NDArray[np.float32]
@@ -46,6 +47,13 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.confidences)
+
+    def as_tuple(self) -> tuple[Detection, ...]:
+        """One object each, for whoever is not a tracker."""
+        return tuple(
+            Detection(self.labels[kind], round(float(confidence), 4), Box(*(round(float(side), 4) for side in sides)))
+            for kind, confidence, sides in zip(self.classes, self.confidences, self.boxes, strict=True)
+        )
 
 
 def read_info(

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
+import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from uuid6 import uuid7
 
 from daemon.commands.options import config_option
-from daemon.config import known_secrets, load_config
+from daemon.config import Config, ConfigError, known_secrets, load_config
 from daemon.logs import configure_logs
+from pipeline.detector import DetectorSettings, open_detector
 from pipeline.pictures import PictureError, load_jpeg
 from pipeline.questions import DEFAULT_QUESTIONS
-from providers.base import Analysis, Answer, AnswerStatus, ProviderError, Request, as_json
+from pipeline.yolo import DetectorError
+from providers.base import Analysis, Answer, AnswerStatus, ProviderError, QuestionKind, Request, as_json
 from providers.open import open_providers
 from providers.settings import DetectionsSettings, ProviderSettings
 
@@ -57,16 +61,29 @@ def test(image: Path, as_lines: bool, config_path: Path) -> None:
         jpeg = load_jpeg(image)
     except PictureError as error:
         raise click.ClickException(f"{image}: {error}") from error
-    settings = config.providers or (DetectionsSettings(kind="detections"),)
-    tested = asyncio.run(_test_all(settings, jpeg))
+    try:
+        tested = asyncio.run(_test_all(config, jpeg))
+    except DetectorError as error:
+        raise ConfigError([str(error)]).of(config_path) from None
     _print_lines(tested) if as_lines else _print_table(tested)
     if any(one.failure for one in tested):
         raise SystemExit(1)
 
 
-async def _test_all(settings: Sequence[ProviderSettings], jpeg: bytes) -> list[Tested]:
+async def _test_all(config: Config, jpeg: bytes) -> list[Tested]:
     """One after another: they may share a machine, and each latency is to be its own."""
-    return [await _test(one, Request(uuid7(), jpeg, DEFAULT_QUESTIONS)) for one in settings]
+    request = await _request(config.detector, jpeg)
+    return [await _test(one, request) for one in config.providers or (DetectionsSettings(kind="detections"),)]
+
+
+async def _request(settings: DetectorSettings, jpeg: bytes) -> Request:
+    """What a worker would ask with: also what the configured detector sees in the picture, if there is one."""
+    if settings.model is None:
+        return Request(uuid7(), jpeg, DEFAULT_QUESTIONS)
+    async with open_detector(settings) as detector:
+        picture = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+        found = await detector.look(picture)
+        return Request(uuid7(), jpeg, DEFAULT_QUESTIONS, found.as_tuple(), detector.labels, detector.name)
 
 
 async def _test(settings: ProviderSettings, request: Request) -> Tested:
@@ -115,7 +132,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 def _print_table(tested: Sequence[Tested]) -> None:
     """Models' words as plain text: markup in them stays markup."""
-    table = Table("provider", "model", "", "probe ms", "answer ms", "answers", show_lines=True)
+    answers = Column("answers", overflow="fold")
+    table = Table("provider", "model", "", "probe ms", "answer ms", answers, show_lines=True)
     for one in tested:
         state = Text("failed", "red") if one.failure else Text("ok", "green")
         words = one.failure or "\n".join(_line(answer) for answer in one.answers)
@@ -131,6 +149,8 @@ def _print_table(tested: Sequence[Tested]) -> None:
 
 
 def _line(answer: Answer) -> str:
+    if answer.status is AnswerStatus.OK and answer.question.kind in (QuestionKind.BOXES, QuestionKind.POINTS):
+        return f"{answer.question.name}: {len(as_json(answer.value))} {answer.question.kind} (--json shows them)"
     if answer.status is AnswerStatus.OK:
         return f"{answer.question.name}: {json.dumps(as_json(answer.value), ensure_ascii=False)}"
     said = f" ({answer.raw[:80]!r})" if answer.raw else ""
