@@ -45,7 +45,7 @@ def logged(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def watch_to_the_end(config: Path, timeout_s: float = 110) -> list[dict[str, Any]]:
+def watch_to_the_end(config: Path, timeout_s: float = 140) -> list[dict[str, Any]]:
     done = lva("run", "--until-eof", "--config", str(config), timeout_s=timeout_s)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -159,11 +159,11 @@ def test_events_that_nobody_can_answer_now_wait_for_the_next_start(tmp_path: Pat
         'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "none"\nconnect_timeout_s = 0.5\ntimeout_s = 0.5'
     )
     config = a_config(tmp_path, "drain_s = 1", provider=unreachable)
-    done = lva("run", "--until-eof", "--config", str(config), timeout_s=100)
+    done = lva("run", "--until-eof", "--config", str(config), timeout_s=140)
     assert done.returncode == 1
     assert {row["outcome"] for row in events(config) if row["kind"] == "object_appeared"} == {None}
     config.write_text(a_config(tmp_path).read_text())
-    done = lva("run", "--until-eof", "--config", str(config), timeout_s=100)
+    done = lva("run", "--until-eof", "--config", str(config), timeout_s=140)
     assert done.returncode == 0
     assert {row["outcome"] for row in events(config) if row["kind"] == "object_appeared"} == {"degraded"}
 
@@ -172,13 +172,13 @@ def test_a_database_that_is_away_does_not_stop_the_watching_and_gets_its_rows_la
     away = '[database]\nurl = "postgresql://u@127.0.0.1:9/none"\nconnect_timeout_s = 0.5'
     config = a_config(tmp_path, "drain_s = 1")
     config.write_text(config.read_text() + away)
-    done = lva("run", "--until-eof", "--config", str(config), timeout_s=100)
+    done = lva("run", "--until-eof", "--config", str(config), timeout_s=140)
     assert done.returncode == 1
     stopped = logged(done.stdout)[-1]
     assert stopped["journal"]["outbox"] > 20
     assert "127.0.0.1" in stopped["database"] or "refused" in stopped["database"].lower()
     config.write_text(a_config(tmp_path).read_text())
-    assert lva("run", "--until-eof", "--config", str(config), timeout_s=100).returncode == 0
+    assert lva("run", "--until-eof", "--config", str(config), timeout_s=140).returncode == 0
     assert all(row["outcome"] for row in events(config))
 
 
