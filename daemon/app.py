@@ -109,8 +109,8 @@ class App:
                     job = work(self.queue, self.journal, asker, self.retries, self.intake.open, settings, self.tally)
                     workers.create_task(job, name=f"worker {index}")
                 await self._watch_all(cameras, stop, until_eof)
-                if until_eof and not stop.is_set():
-                    await self.intake.open.wait_none(self._patience_s())
+                if until_eof:
+                    await _either(self.intake.open.wait_none(self._patience_s()), stop.wait())
                 log.info("daemon.draining", waiting=len(self.queue), retrying=len(self.retries))
                 self.queue.close()
                 deadline.reschedule(asyncio.get_running_loop().time() + self.config.drain_s)
@@ -208,6 +208,16 @@ async def _side_tasks(**jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(job, name=name) for name, job in jobs.items()]
         yield
+        for task in tasks:
+            task.cancel()
+
+
+async def _either(*jobs: Coroutine[Any, Any, Any]) -> None:
+    """Until the first of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         for task in tasks:
             task.cancel()
 

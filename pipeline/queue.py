@@ -86,7 +86,8 @@ class EventQueue:
         self._order = 0
         self._taking = asyncio.Lock()
         self._grown = asyncio.Event()
-        self._closed = False
+        self.closed = asyncio.Event()
+        """Set once no more events come."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_class.values()))
@@ -98,15 +99,19 @@ class EventQueue:
     def offer(self, event_id: UUID, priority: Priority, age_s: float = 0.0) -> UUID | None:
         """Let an event wait for its turn; `age_s` is how long it has waited already. An id that waits is not added
         again. Returns the event that had to make room, if any: the oldest of the least urgent, maybe this one."""
+        self.put_back(event_id, priority, age_s)
+        return self._shed() if len(self) > self._settings.limit else None
+
+    def put_back(self, event_id: UUID, priority: Priority, age_s: float) -> None:
+        """As `offer`, for one that was taken before: nobody has to make room for it."""
         if event_id in self._by_class[priority]:
-            return None
+            return
         arrived = self._clock() - age_s
         due = -math.inf if priority is Priority.CRITICAL else arrived + self._settings.patience_s.of(priority)
         self._order += 1
         self._by_class[priority][event_id] = _Waiting(priority, arrived + self._settings.ttl_s.of(priority))
         self._heap.put_nowait(_Turn(due, self._order, event_id))
         self._grown.set()
-        return self._shed() if len(self) > self._settings.limit else None
 
     def expired(self) -> list[UUID]:
         """Take out every event that has waited longer than its class may."""
@@ -136,19 +141,19 @@ class EventQueue:
                 self._heap.put_nowait(await self._heap.get())
                 if linger_s > 0:
                     await self._linger(size, linger_s)
-                if (ids := self._pop(size)) or self._closed:
+                if (ids := self._pop(size)) or self.closed.is_set():
                     return ids
 
     def close(self) -> None:
         """No more events come: take returns what is left, then nothing."""
-        self._closed = True
+        self.closed.set()
         self._heap.put_nowait(_END)
         self._grown.set()
 
     async def _linger(self, size: int, linger_s: float) -> None:
         try:
             async with asyncio.timeout(linger_s):
-                while len(self) < size and not self._closed:
+                while len(self) < size and not self.closed.is_set():
                     self._grown.clear()
                     await self._grown.wait()
         except TimeoutError:

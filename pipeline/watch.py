@@ -13,7 +13,7 @@ from pipeline.events import Event, EventKind, Gap
 from pipeline.identity import fresh_id
 from pipeline.observer import Observer
 from pipeline.triggers import CameraDownSettings
-from pipeline.yolo import Detections, DetectorError
+from pipeline.yolo import Detections, DetectorBrokenError, DetectorError
 
 log = structlog.get_logger()
 
@@ -158,7 +158,7 @@ class Watch:
         if self._detector_failures == 1:
             log.error("detector.failed", camera=self._observer.camera, error=str(error))
         if self._detector_failures >= FAILURES_IN_A_ROW:
-            raise error
+            raise DetectorBrokenError(f"{FAILURES_IN_A_ROW} frames in a row: {error}") from error
 
     async def _opened(self) -> None:
         self._down_at = None

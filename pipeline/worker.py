@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -81,17 +82,21 @@ class Retries:
         return len(self._timers)
 
     def later(self, leased: Leased, failure: ProviderError) -> None:
-        doubled_s = self._settings.retry_first_s * 2.0 ** min(leased.attempts - 1, 30)
-        longest_s = max(doubled_s, failure.retry_after_s or 0.0)
-        pause_s = min(longest_s, self._settings.retry_max_s) * random.uniform(0.5, 1.0)
-        offered_age_s = leased.age_s + pause_s
-        event = leased.event
+        """Keeps the id, not the picture: that comes from the journal again."""
+        event_id, priority = leased.event.id, leased.event.priority
+        pause_s = self._pause_s(leased.attempts, failure)
 
         def again() -> None:
-            del self._timers[event.id]
-            self._queue.offer(event.id, event.priority, offered_age_s)
+            del self._timers[event_id]
+            self._queue.put_back(event_id, priority, leased_age_s + pause_s)
 
-        self._timers[event.id] = asyncio.get_running_loop().call_later(pause_s, again)
+        leased_age_s = leased.age_s
+        self._timers[event_id] = asyncio.get_running_loop().call_later(pause_s, again)
+
+    def _pause_s(self, attempts: int, failure: ProviderError) -> float:
+        doubled_s = self._settings.retry_first_s * 2.0 ** min(attempts - 1, 30)
+        longest_s = max(doubled_s, failure.retry_after_s or 0.0)
+        return min(longest_s, self._settings.retry_max_s) * random.uniform(0.5, 1.0)
 
     def cancel(self) -> None:
         """They stay in the journal for the next start."""
@@ -124,15 +129,29 @@ async def work(
             retries.later(leased, failure)
         tally.retries += len(undecided)
         _tell(endings, batch, tally, time.monotonic() - started)
+        if len(not_asked := _not_asked(undecided)) == len(batch):
+            await _rest(queue, not_asked, settings)
 
 
 Undecided = tuple[Leased, ProviderError]
 
 
 async def _give_back(journal: Journal, undecided: Sequence[Undecided]) -> None:
-    not_asked = {leased.event.id for leased, failure in undecided if failure.failure is Failure.UNAVAILABLE}
+    not_asked = {leased.event.id for leased, _ in _not_asked(undecided)}
     asked = [leased.event.id for leased, _ in undecided if leased.event.id not in not_asked]
     await journal.release(asked, list(not_asked))
+
+
+def _not_asked(undecided: Sequence[Undecided]) -> list[Undecided]:
+    return [each for each in undecided if each[1].failure is Failure.UNAVAILABLE]
+
+
+async def _rest(queue: EventQueue, not_asked: Sequence[Undecided], settings: WorkerSettings) -> None:
+    """Nobody can be asked now: leave the rest in the journal instead of going through it again and again."""
+    wanted_s = max(failure.retry_after_s or 0.0 for _, failure in not_asked)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(max(wanted_s, settings.retry_first_s), settings.retry_max_s)):
+            await queue.closed.wait()
 
 
 def _sort_out(

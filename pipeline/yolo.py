@@ -25,6 +25,10 @@ class DetectorError(Exception):
     """The detector can't be used or has failed; never the same as seeing nothing."""
 
 
+class DetectorBrokenError(Exception):
+    """The detector worked once, and fails now at every frame: only a new process may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """`labels[i]` names class i. `fixed_input` is (height, width) where the file allows no other; `batch` likewise."""

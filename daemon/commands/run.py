@@ -17,7 +17,7 @@ from daemon.config import Config, ConfigError, known_secrets, load_config
 from daemon.logs import configure_logs
 from daemon.systemd import Notifier
 from pipeline.journal_schema import JournalError
-from pipeline.yolo import DetectorError
+from pipeline.yolo import DetectorBrokenError, DetectorError
 
 log = structlog.get_logger()
 
@@ -39,8 +39,8 @@ def run(config_path: Path, until_eof: bool) -> None:
         finished = uvloop.run(_until_stopped(config, until_eof))
     except* (ConfigError, DetectorError) as wrong:
         raise ConfigError([str(error) for error in _leaves(wrong)]).of(config_path) from None
-    except* JournalError as failed:
-        log.error("journal.failed", error="; ".join(str(error) for error in _leaves(failed)))
+    except* (JournalError, DetectorBrokenError) as failed:
+        log.error("daemon.failed", error="; ".join(str(error) for error in _leaves(failed)))
         sys.exit(1)
     sys.exit(0 if finished or not until_eof else 1)
 

@@ -23,7 +23,7 @@ from pipeline.triggers import (
     TriggerSettings,
 )
 from pipeline.watch import FAILURES_IN_A_ROW, Watch
-from pipeline.yolo import Detections, DetectorError
+from pipeline.yolo import Detections, DetectorBrokenError, DetectorError
 from tests.pipeline.makers import NOW, seen
 
 LETTERBOX = fit(640, 360, 64, 64)
@@ -210,7 +210,7 @@ async def test_a_detector_that_only_fails_ends_the_watch() -> None:
     script = Script(OPENED, *(a_frame(seq) for seq in range(20)), Ended())
     with pytest.raises(ExceptionGroup) as failure:
         await watch(script, [*[DetectorError("gone")] * FAILURES_IN_A_ROW, *walking(20)])
-    assert failure.group_contains(DetectorError)
+    assert failure.group_contains(DetectorBrokenError)
 
 
 async def test_a_stop_leaves_nothing_undone() -> None:

@@ -187,3 +187,28 @@ async def test_after_a_restart_everything_unfinished_goes_on(tmp_path: Path) -> 
         await bench.intake.resume(await bench.journal.recover())
         await bench.drain()
         assert await bench.outcomes() == {str(event.id): "done"}
+
+
+async def test_while_nobody_can_be_asked_the_rest_of_the_queue_is_left_alone(tmp_path: Path) -> None:
+    async with a_bench(tmp_path, fails(Failure.UNAVAILABLE), batch_size=1) as bench:
+        bench.settings = bench.settings.model_copy(update={"retry_first_s": 60.0, "retry_max_s": 60.0})
+        for _ in range(5):
+            await bench.intake.event(an_event())
+        asker = Asker(bench.provider, asked, frozenset(), "yolo")
+        tally = bench.tally
+        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, tally)
+        worker = asyncio.create_task(job)
+        for _ in range(30):  # the worker's own commits go through the same thread: it has had its turns meanwhile
+            await bench.journal.counts()
+        assert len(bench.provider.batches) == 1
+        bench.retries.cancel()
+        worker.cancel()
+
+
+async def test_an_event_that_comes_back_to_a_full_queue_pushes_nobody_out(tmp_path: Path) -> None:
+    async with a_bench(tmp_path, answers) as bench:
+        for _ in range(5):
+            await bench.intake.event(an_event())
+        back = an_event()
+        bench.queue.put_back(back.id, back.priority, 0.0)
+        assert len(bench.queue) == 6
