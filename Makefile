@@ -53,4 +53,4 @@ lock:
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 clean:
-	rm -rf .venv state bench.json
+	rm -rf .venv bench.json

@@ -15,7 +15,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from providers.settings import Section
 
-_USERINFO = re.compile(r"(?<=://)[^/\s@]*:[^/\s]*@(?=[^/\s]*)")
+_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 _QUERY_SECRET = re.compile(r"(?i)([?&](?:token|key|password|passwd|pwd|secret|api_key|auth)=)[^&\s\"']+")
 _SHORTEST_SECRET = 4
 """Shorter values are not masked by value: masking every 'ab' would only garble the log."""
@@ -86,35 +86,31 @@ def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: T
     """Set up structlog, and bring what libraries log by the standard module into the same lines."""
     stream = stream or sys.stdout
     as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
-    redact = Redactor(secrets)
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+    render: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    )
+    first: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
-    last: list[Processor] = (
-        [structlog.processors.format_exc_info, redact.processor, structlog.processors.JSONRenderer(ensure_ascii=False)]
-        if as_json
-        else [
-            structlog.processors.format_exc_info,
-            redact.processor,
-            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
-        ]
-    )
+    last: list[Processor] = [structlog.processors.format_exc_info, Redactor(secrets).processor, render]
+    sink = cast(TextIO, Unbreakable(stream))
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Unbreakable(stream))),
+        logger_factory=structlog.PrintLoggerFactory(sink),
         cache_logger_on_first_use=False,
     )
-    _bring_in_standard_logging(stream, shared, last)
+    _bring_in_standard_logging(sink, first, last)
 
 
-def _bring_in_standard_logging(stream: TextIO, shared: list[Processor], last: list[Processor]) -> None:
-    handler = logging.StreamHandler(stream)
+def _bring_in_standard_logging(sink: TextIO, first: list[Processor], last: list[Processor]) -> None:
+    handler = logging.StreamHandler(sink)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _name_the_library],
+            foreign_pre_chain=[*first, _name_the_library],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
