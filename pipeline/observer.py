@@ -99,6 +99,10 @@ class Observer:
         self._base_s, self._size = self._now_s, None
         return events
 
+    def is_due(self, kind: EventKind, at_s: float, cooldown_s: float) -> bool:
+        """For an event of the camera itself: whether its rule's cooldown allows it. `at_s` is monotonic."""
+        return self._triggers.is_due(kind, at_s, cooldown_s)
+
     def camera_event(self, kind: EventKind, priority: Priority, reason: str, related: Event | None = None) -> Event:
         """An event of the camera itself, without a picture."""
         now = datetime.now(UTC)

@@ -47,6 +47,7 @@ class ObjectAppearedSettings(Section):
 class ObjectLeftSettings(Section):
     enabled: bool = Field(True, description="false: this rule makes no events")
     priority: PrioritySetting = Field(Priority.LOW, description="critical, high, medium or low")
+    cooldown_s: float = Field(0.0, ge=0, description="After an event of this kind, none of the camera for so long")
 
 
 class CrowdGatheringSettings(Section):
@@ -61,6 +62,7 @@ class CrowdGatheringSettings(Section):
 class CameraDownSettings(Section):
     enabled: bool = Field(True, description="false: this rule makes no events")
     priority: PrioritySetting = Field(Priority.HIGH, description="critical, high, medium or low")
+    cooldown_s: float = Field(0.0, ge=0, description="After an event of this kind, none of the camera for so long")
     after_s: float = Field(10.0, ge=0, le=3600, description="A camera without pictures for so long is down")
 
 
@@ -110,7 +112,11 @@ class Triggers:
     def update(self, tracked: Tracked, present: Iterable[Track], stream_s: float) -> list[Finding]:
         """What happened in this frame. `present` is everyone who is seen or was until just now."""
         watched = [track for track in present if track.label in self.labels]
-        return [*self._appeared(tracked, stream_s), *self._left(tracked.left), *self._crowd(watched, stream_s)]
+        return [
+            *self._appeared(tracked, stream_s),
+            *self._left(tracked.left, stream_s),
+            *self._crowd(watched, stream_s),
+        ]
 
     def _appeared(self, tracked: Tracked, stream_s: float) -> list[Finding]:
         settings = self.settings.object_appeared
@@ -118,7 +124,7 @@ class Triggers:
         for track in tracked.appeared:
             if not settings.enabled or track.label not in self.labels:
                 continue
-            if not self._is_due(EventKind.OBJECT_APPEARED, stream_s, settings.cooldown_s):
+            if not self.is_due(EventKind.OBJECT_APPEARED, stream_s, settings.cooldown_s):
                 continue
             self._announced.add(track.id)
             reason = f"{track.label} appeared, {track.confidence:.0%} sure"
@@ -127,14 +133,14 @@ class Triggers:
             )
         return findings
 
-    def _left(self, left: Iterable[Track]) -> list[Finding]:
+    def _left(self, left: Iterable[Track], stream_s: float) -> list[Finding]:
         settings = self.settings.object_left
         findings: list[Finding] = []
         for track in left:
             if track.id not in self._announced:
                 continue
             self._announced.remove(track.id)
-            if settings.enabled:
+            if settings.enabled and self.is_due(EventKind.OBJECT_LEFT, stream_s, settings.cooldown_s):
                 stayed_s = track.last_seen_s - track.first_seen_s
                 reason = f"{track.label} left after {stayed_s:.0f} s"
                 findings.append(
@@ -153,18 +159,18 @@ class Triggers:
         if self._crowd_told or stream_s - self._crowded_since_s < settings.for_s:
             return []
         self._crowd_told = True
-        if not self._is_due(EventKind.CROWD_GATHERING, stream_s, settings.cooldown_s):
+        if not self.is_due(EventKind.CROWD_GATHERING, stream_s, settings.cooldown_s):
             return []
         reason = f"{count} × {settings.label} for {settings.for_s:g} s; {settings.count} or more are a crowd"
         return [Finding(EventKind.CROWD_GATHERING, settings.priority, reason, self._crowded_since_s, settings.label)]
 
-    def _is_due(self, kind: EventKind, stream_s: float, cooldown_s: float) -> bool:
+    def is_due(self, kind: EventKind, at_s: float, cooldown_s: float) -> bool:
         """Outside the cooldown, which only an event that was really made starts; what it eats is counted."""
         last_s = self._last_s.get(kind)
-        if last_s is not None and stream_s - last_s < cooldown_s:
+        if last_s is not None and at_s - last_s < cooldown_s:
             self.suppressed[kind] += 1
             return False
-        self._last_s[kind] = stream_s
+        self._last_s[kind] = at_s
         return True
 
     def forget(self) -> None:

@@ -130,6 +130,8 @@ class Watch:
     async def _went_down(self) -> None:
         assert self._lost is not None
         self._down_at = None
+        if not self._observer.is_due(EventKind.CAMERA_DOWN, asyncio.get_running_loop().time(), self._down.cooldown_s):
+            return
         self._told_down = self._observer.camera_event(
             EventKind.CAMERA_DOWN, self._down.priority, f"no picture for {self._down.after_s:g} s: {self._lost.reason}"
         )

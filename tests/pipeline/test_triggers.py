@@ -58,6 +58,14 @@ def test_the_cooldown_starts_only_with_an_event_that_was_made_and_what_it_eats_i
     assert triggers.suppressed[EventKind.OBJECT_APPEARED] == 1
 
 
+def test_leaving_has_a_cooldown_of_its_own() -> None:
+    triggers = Triggers(TriggerSettings(object_left=ObjectLeftSettings(cooldown_s=10)), PEOPLE)
+    appear(triggers, *(tracks := [a_track(index) for index in range(3)]))
+    told = [len(leave(triggers, track, at_s=at_s)) for track, at_s in zip(tracks, [5, 14, 15], strict=True)]
+    assert told == [1, 0, 1]
+    assert triggers.suppressed[EventKind.OBJECT_LEFT] == 1
+
+
 def test_an_object_whose_appearance_was_not_told_does_not_leave() -> None:
     triggers = Triggers(TriggerSettings(object_appeared=ObjectAppearedSettings(cooldown_s=10)), PEOPLE)
     appear(triggers, a_track(1), a_track(2))

@@ -191,6 +191,19 @@ async def test_back_names_the_down_that_it_ends() -> None:
     assert (down.kind, back.kind, back.related_id) == (EventKind.CAMERA_DOWN, EventKind.CAMERA_BACK, down.id)
 
 
+async def test_a_camera_that_comes_and_goes_is_told_once_in_its_cooldown() -> None:
+    class Flapping(Script):
+        async def next(self) -> Frame | Opened | Lost | Ended:
+            if isinstance(self.items[0], Opened) and len(self.items) < 6:
+                await asyncio.sleep(0.2)  # longer than after_s: it counts as down
+            return await super().next()
+
+    script = Flapping(OPENED, LOST, OPENED, LOST, OPENED, Ended())
+    notebook = await watch(script, [], down=CameraDownSettings(after_s=0.01, cooldown_s=3600))
+    assert notebook.kinds() == [EventKind.CAMERA_DOWN, EventKind.CAMERA_BACK]
+    assert len(notebook.gaps) == 2
+
+
 async def test_after_a_break_the_same_person_is_somebody_new() -> None:
     frames = [a_frame(seq) for seq in range(10)]
     script = Script(OPENED, *frames, LOST, OPENED, *(a_frame(seq, seq / 10 - 1) for seq in range(10, 20)), Ended())
