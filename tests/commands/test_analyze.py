@@ -111,7 +111,7 @@ async def test_ctrl_c_leaves_whole_rows_to_go_on_from(wire: Wire, folder: Path) 
     hangs.set()
     assert process.returncode == 1
     file = folder / "rows.jsonl"
-    assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == ["pictures/a.jpg"]
+    assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == ["pictures/a.jpg"], file.read_text()
     wire.on("/v1/query", told({"answer": "Another field."}))
     assert (await lva(*command, cwd=folder)).code == 0
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == [
