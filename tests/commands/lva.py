@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ class Ran:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+def _hear_ctrl_c() -> None:
+    """A shell's background job, as a test run may be, is started deaf to it, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def start_lva(*words: str, cwd: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -26,6 +32,7 @@ async def start_lva(*words: str, cwd: Path) -> asyncio.subprocess.Process:
         "daemon",
         *words,
         cwd=cwd,
+        preexec_fn=_hear_ctrl_c,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
