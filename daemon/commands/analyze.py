@@ -126,8 +126,6 @@ async def _analyze_all(
                 nonlocal failed
                 while (picture := await pictures.get()) is not None:
                     row = await _row(chain, picture, questions)
-                    if _is_being_stopped():
-                        raise asyncio.CancelledError  # a connection that broke for it is no failure of the picture
                     failed += row["status"] == "error"
                     write(row)
                     progress.advance(bar)
@@ -137,11 +135,6 @@ async def _analyze_all(
                 for number in range(consumers):
                     group.create_task(consume(), name=f"ask {number}")
     return failed
-
-
-def _is_being_stopped() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _produce(paths: Sequence[Path], pictures: asyncio.Queue[Picture | None], consumers: int) -> None:
