@@ -49,7 +49,7 @@ class OnnxRuntimeNetwork:
         options.log_severity_level = 3
         try:
             return ort.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:
+        except Exception as error:  # its errors share no base class: each means that it can't run this file
             raise DetectorError(f"{path}: ONNX Runtime can't read it: {str(error).splitlines()[0]}") from error
 
     def forget(self) -> None:

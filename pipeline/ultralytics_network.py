@@ -49,7 +49,7 @@ class UltralyticsNetwork:
         self._options = {"device": device, "iou": iou, "conf": least_confidence, "verbose": False}
         try:
             self._model: Any = YOLO(str(path), task="detect")
-        except Exception as error:
+        except Exception as error:  # it raises whatever it stumbles over: each means that it can't load this
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"detector.model: {path}: ultralytics can't load it: {reason}") from error
         names = self._model.names

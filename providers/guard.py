@@ -172,7 +172,7 @@ class Guarded:
         started_s = self._clock()
         try:
             outcome = await self._bounded(request)
-        except BaseException:
+        except BaseException:  # cancelled, or a bug: the permit must not be lost with it
             self._breaker.give_back(permit)
             raise
         duration_s = self._clock() - started_s
