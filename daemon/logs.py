@@ -67,18 +67,18 @@ class Redactor:
 
 
 class Unbreakable(io.TextIOBase):
-    """A stream whose reader may go away: what nobody reads is lost, and the work goes on."""
+    """A stream whose reader may go away, or whose disk may be full: that line is lost, and the work goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             return self._stream.write(text)
         return 0
 
     def flush(self) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             self._stream.flush()
 
 

@@ -49,10 +49,10 @@ class UltralyticsNetwork:
         self._options = {"device": device, "iou": iou, "conf": least_confidence, "verbose": False}
         try:
             self._model: Any = YOLO(str(path), task="detect")
+            names = self._model.names  # some formats are only looked at here
         except Exception as error:  # it raises whatever it stumbles over: each means that it can't load this
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"detector.model: {path}: ultralytics can't load it: {reason}") from error
-        names = self._model.names
         self.info = ModelInfo(tuple(str(names[index]) for index in range(len(names))), True, None, None)
         self.max_batch = 1 if device == "cpu" else 16
 

@@ -4,7 +4,7 @@ Everything here is a value. A call to a provider gives one `Outcome` per `Reques
 an `Analysis` or a `ProviderError`, never None and never an error dressed as text.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -261,11 +261,3 @@ def _shape_as_json(item: str | Box | Point) -> Any:
     if isinstance(item, Point):
         return {"x": item.x, "y": item.y}
     return item
-
-
-def count_labels(detections: Iterable[Detection]) -> dict[str, int]:
-    """How many of each label, most first."""
-    counts: dict[str, int] = {}
-    for detection in detections:
-        counts[detection.label] = counts.get(detection.label, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import logging
@@ -85,6 +86,15 @@ def test_what_a_library_logs_becomes_an_event_too() -> None:
     logging.getLogger("asyncio").warning("slow callback")
     [line] = written(stream)
     assert (line["event"], line["logger"], line["message"]) == ("library.log", "asyncio", "slow callback")
+
+
+def test_a_full_disk_under_the_log_does_not_stop_the_work() -> None:
+    with open("/dev/full", "w") as full:
+        configure_logs(LogSettings(), stream=full)
+        structlog.get_logger().info("camera.up")
+        logging.getLogger("library").warning("lost")
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_work() -> None:

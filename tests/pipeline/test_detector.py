@@ -176,5 +176,14 @@ async def test_an_onnx_backend_does_not_take_a_pt_file(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("name", ["picture.jpg", "notes.txt", "broken.pt", "broken.engine"])
+async def test_a_file_that_ultralytics_does_not_know_either_is_refused(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("ultralytics", reason="needs the extra `models`")
+    (model := tmp_path / name).write_bytes(b"no model at all")
+    with pytest.raises(DetectorError, match="ultralytics can't load it"):
+        async with open_detector(DetectorSettings(model=model)):
+            pass
+
+
 def test_a_class_left_out_has_a_threshold_that_nothing_reaches() -> None:
     assert thresholds(["person", "car"], DetectorSettings(classes={"car": 0.5})).tolist() == [2.0, 0.5]
