@@ -55,7 +55,6 @@ class Observer:
     ) -> None:
         self.site = site
         self.camera = camera
-        self.frames = 0
         self._tracker = tracker
         self._triggers = triggers
         self._wants_picture = wants_picture
@@ -73,9 +72,8 @@ class Observer:
     async def frame(self, frame: Frame, seen: Detections, take: TakePicture) -> list[Event]:
         """Everything that has become an event with this frame; the frame is not needed after."""
         size = (frame.letterbox.width, frame.letterbox.height)
-        events = [] if self._size in (None, size) else self.interrupted()
+        events = [] if self._size in (None, size) else self._forget_everyone()
         self._size = size
-        self.frames += 1
         self._now_s = self._base_s + frame.stream_s
         tracked = self._tracker.update(seen, *size, self._now_s, self._base_s + frame.active_s)
         findings = self._triggers.update(tracked, self._tracker.tracks, self._now_s)
@@ -91,12 +89,16 @@ class Observer:
         return events
 
     def interrupted(self) -> list[Event]:
-        """The stream broke or ended: who was just appearing is told now, and nobody is known any more."""
+        """The stream broke or ended, and its clock begins anew: who was just appearing is told now."""
+        self._base_s, self._size = self._now_s, None
+        return self._forget_everyone()
+
+    def _forget_everyone(self) -> list[Event]:
+        """Nobody is known any more; who was just appearing is told now."""
         events = self._decided(lambda _track_id, _candidate: True)
         self._tracker.reset()
         self._triggers.forget()
         self._appearances.clear()
-        self._base_s, self._size = self._now_s, None
         return events
 
     def is_due(self, kind: EventKind, at_s: float, cooldown_s: float) -> bool:

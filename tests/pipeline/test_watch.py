@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -209,6 +210,19 @@ async def test_after_a_break_the_same_person_is_somebody_new() -> None:
     script = Script(OPENED, *frames, LOST, OPENED, *(a_frame(seq, seq / 10 - 1) for seq in range(10, 20)), Ended())
     notebook = await watch(script, walking(10) + walking(10))
     assert notebook.kinds() == [EventKind.OBJECT_APPEARED] * 2
+
+
+async def test_a_picture_that_changes_its_size_does_not_set_the_clock_of_the_rules() -> None:
+    settings = TriggerSettings(
+        object_appeared=ObjectAppearedSettings(enabled=False),
+        crowd_gathering=CrowdGatheringSettings(count=2, for_s=0.2, cooldown_s=60),
+    )
+    two = seen((0.1, 0.3, 0.2, 0.7, 0.9), (0.6, 0.3, 0.7, 0.7, 0.9))
+    first = [a_frame(seq, 70 + seq / 10) for seq in range(10)]
+    then = [replace(a_frame(seq, 70 + seq / 10), letterbox=fit(320, 240, 64, 64)) for seq in range(10, 20)]
+    script = Script(OPENED, *first, *then, Ended())
+    notebook = await watch(script, [two] * 20, observer=an_observer(settings))
+    assert notebook.kinds() == [EventKind.CROWD_GATHERING]
 
 
 async def test_a_frame_that_the_detector_failed_at_is_not_an_empty_scene() -> None:
