@@ -1,6 +1,8 @@
-"""A real Postgres for whoever asks: one server a session, one database a test."""
+"""What all tests share: a real Postgres for whoever asks (one server a session, one database a test), and how
+properties are tried."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,11 +11,16 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from daemon.postgres_server import PostgresServer
 from pipeline.migrations import migrate
 
 TEMPLATE = "lva_template"
+
+# No example is timed: the machine may be busy. A run of CI is the same each time; by hand, each run looks elsewhere.
+settings.register_profile("lva", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("lva")
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,9 @@ def test_names_are_fit_for_logs_and_rows(name: str) -> None:
         CameraSettings.model_validate({"name": name, "url": "rtsp://cam"})
 
 
-@given(password=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=20))
-def test_no_password_is_ever_shown(password: str) -> None:
+@given(end=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16))
+def test_no_password_is_ever_shown(end: str) -> None:
+    password = f"Zq9%{end}"  # begins as nothing else does: "False" also stands among the settings
     settings = a_camera(f"rtsp://admin:{quote(password, safe='')}@cam:554/main?channel=1")
     assert settings.redacted == "rtsp://***@cam:554/main?channel=1"
     assert quote(password, safe="") not in repr(settings)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.rows import analysis_row, event_from_row, event_row, to_json
@@ -52,9 +52,23 @@ def test_a_time_without_a_zone_is_refused() -> None:
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_whatever_a_model_says_becomes_json_that_postgres_takes(row: dict[str, object]) -> None:
     text = to_json(row)
-    assert "\\u0000" not in text
     text.encode("utf-8")
+    assert "\0" not in "".join(_texts(json.loads(text)))
     assert all(math.isfinite(number) for number in _numbers(json.loads(text)))
+
+
+@example("\\u0000")  # six harmless characters
+@given(st.text())
+def test_a_nul_is_all_that_is_taken_out_of_a_text(text: str) -> None:
+    assert json.loads(to_json({"said": text}))["said"] == text.replace("\0", "\ufffd")
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [text for item in value.items() for each in item for text in _texts(each)]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def _numbers(value: object) -> list[float]:
