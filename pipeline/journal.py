@@ -9,6 +9,7 @@ import fcntl
 import os
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Journal:
         self._clock = clock
         self._loop = loop
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._asked_s: dict[asyncio.Future[Any], float] = {}
         self._has_outbox = asyncio.Event()
         self.failed: asyncio.Future[None] = loop.create_future()
 
@@ -123,12 +125,18 @@ class Journal:
     async def dead_letter(self, row: OutboxRow, sqlstate: str, reason: str) -> None:
         await self._do(lambda file: file.dead_letter(row, sqlstate, reason))
 
+    def oldest_command_s(self) -> float:
+        """For how long the command that has waited longest waits for its commit; 0 when there is none."""
+        return time.monotonic() - next(iter(self._asked_s.values())) if self._asked_s else 0.0
+
     def close(self) -> None:
         """The thread ends after what was asked before."""
         self._commands.put(None)
 
     async def _do(self, run: Callable[[JournalFile], T]) -> Any:
         done: asyncio.Future[Any] = self._loop.create_future()
+        self._asked_s[done] = time.monotonic()
+        done.add_done_callback(self._asked_s.pop)
         self._commands.put(_Command(run, done))
         return await done
 
@@ -209,9 +217,12 @@ def _fail(failed: asyncio.Future[None], group: Sequence[_Command], error: Except
 
 @asynccontextmanager
 async def open_journal(
-    state_dir: Path, settings: JournalSettings, clock: Clock | None = None
+    state_dir: Path, settings: JournalSettings, clock: Clock | None = None, vfs: str | None = None
 ) -> AsyncIterator[Journal]:
-    """Open the journal in the state folder, which no other daemon may use meanwhile. Raises JournalError."""
+    """Open the journal in the state folder, which no other daemon may use meanwhile. Raises JournalError.
+
+    `vfs` names what SQLite reads and writes files by: the operating system, unless a test has another disk.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _lock(state_dir)
@@ -220,7 +231,7 @@ async def open_journal(
     try:
         clock = clock or Clock()
         quota_bytes = settings.quota_mb * 2**20
-        connection = await asyncio.to_thread(connect, state_dir / "journal.db", quota_bytes)
+        connection = await asyncio.to_thread(connect, state_dir / "journal.db", quota_bytes, vfs)
         journal = Journal(JournalFile(connection, clock, quota_bytes), clock, asyncio.get_running_loop())
         thread = threading.Thread(target=journal.run, name="journal", daemon=True)
         thread.start()

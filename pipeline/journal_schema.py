@@ -51,7 +51,7 @@ class JournalFullError(JournalError):
     """There is no room left, not even for the row that would say so. What was accepted before is safe."""
 
 
-def connect(path: Path, quota_bytes: int) -> apsw.Connection:
+def connect(path: Path, quota_bytes: int, vfs: str | None = None) -> apsw.Connection:
     """Open or create the journal. Raises JournalError with what is wrong."""
     if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
         raise JournalError(
@@ -59,10 +59,11 @@ def connect(path: Path, quota_bytes: int) -> apsw.Connection:
         )
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
-        connection = apsw.Connection(str(path))
+        connection = apsw.Connection(str(path), vfs=vfs)
     except (OSError, apsw.Error) as error:
         raise JournalError(f"{path}: {error}") from error
     try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before the first read: no shared memory from then on
         _check_owner(connection)
         _prepare(connection, quota_bytes + RESERVE_BYTES)
     except (apsw.Error, JournalError) as error:
@@ -84,7 +85,6 @@ def _check_owner(connection: apsw.Connection) -> None:
 def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
     connection.set_busy_timeout(0)
     connection.pragma("page_size", _PAGE_BYTES)
-    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
     for name, wanted in _PRAGMAS.items():
         connection.pragma(name, wanted)
         if (given := connection.pragma(name)) != wanted:
