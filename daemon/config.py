@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from daemon.config_error import ConfigError as ConfigError
 from daemon.logs import LogSettings
+from daemon.redactor import secrets_of
 from pipeline.camera_settings import CameraSettings
 from pipeline.detector import DetectorSettings
 from pipeline.journal import JournalSettings
@@ -97,8 +98,13 @@ def check_labels(config: Config, reported: frozenset[str]) -> None:
 
 
 def known_secrets(path: Path) -> list[str]:
-    """Every value that stands in for a `${…}` in the file: what must never appear in a log or a row."""
-    return [_secret(kind, name, where, path.parent) for where, kind, name in _placeholders(_parse(path))]
+    """What must never appear in a log or a row: every value that stands in for a `${…}` in the file, the keys, and the
+    passwords and tokens of its addresses."""
+    tables = _parse(path)
+    found = [_secret(kind, name, where, path.parent) for where, kind, name in _placeholders(tables)]
+    for where, text in _texts(_fill_in(tables, path.parent)):
+        found += [text] if where.endswith("api_key") else secrets_of(text)
+    return list(dict.fromkeys(found))
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -112,16 +118,22 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}:{error.lineno}:{error.colno}: not TOML: {error.msg}"]) from None
 
 
-def _placeholders(tables: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
+def _placeholders(tables: Any) -> Iterator[tuple[str, str, str]]:
     """(where, kind, name) of every `${kind:name}` in the strings of the file."""
+    for where, text in _texts(tables):
+        yield from ((where, match[1], match[2]) for match in _SECRET.finditer(text))
+
+
+def _texts(tables: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(where, text) of every string of the file."""
     if isinstance(tables, str):
-        yield from ((where, match[1], match[2]) for match in _SECRET.finditer(tables))
+        yield where, tables
     elif isinstance(tables, dict):
         for key, value in tables.items():
-            yield from _placeholders(value, f"{where}.{key}" if where else key)
+            yield from _texts(value, f"{where}.{key}" if where else key)
     elif isinstance(tables, list):
         for index, value in enumerate(tables):
-            yield from _placeholders(value, f"{where}[{index}]")
+            yield from _texts(value, f"{where}[{index}]")
 
 
 def _fill_in(tables: Any, base_dir: Path, where: str = "") -> Any:

@@ -1,27 +1,27 @@
-"""Logs as events: JSON lines for machines, colours for a person at a terminal; never a secret."""
+"""Logs as events: JSON lines for machines, colours for a person at a terminal; never a secret, and never in the way."""
 
+import atexit
 import io
 import logging
-import re
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from types import TracebackType
 from typing import Literal, TextIO, cast
-from urllib.parse import quote
 
 import structlog
 from pydantic import Field
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from daemon.log_writer import LogWriter
+from daemon.redactor import Redactor as Redactor
 from providers.settings import Section
 
-_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
-_QUERY_SECRET = re.compile(r"(?i)([?&](?:token|key|password|passwd|pwd|secret|api_key|auth)=)[^&\s\"']+")
-_SHORTEST_SECRET = 4
-"""Shorter values are not masked by value: masking every 'ab' would only garble the log."""
-MASK = "***"
+EXIT_FLUSH_S = 1.0
+"""At the end of the process, lines that nobody reads are given up after this long."""
 
-_FIRST_KEYS = ("timestamp", "level", "event", "camera")
+log = structlog.get_logger()
 
 
 class LogSettings(Section):
@@ -30,40 +30,6 @@ class LogSettings(Section):
         "auto", description="auto: colours on a terminal, JSON elsewhere"
     )
     summary_s: float = Field(60.0, gt=0, description="How often the summary line is written")
-
-
-class Redactor:
-    """Takes known secrets and credentials in URLs out of texts."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        values = {
-            form for secret in secrets for form in (secret, quote(secret, safe="")) if len(secret) >= _SHORTEST_SECRET
-        }
-        longest_first = sorted(values, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    def __call__(self, text: str) -> str:
-        if self._known:
-            text = self._known.sub(MASK, text)
-        if "://" in text:
-            text = _USERINFO.sub(f"{MASK}@", text)
-            text = _QUERY_SECRET.sub(rf"\g<1>{MASK}", text)
-        return text
-
-    def value(self, value: object) -> object:
-        """The same for whatever a log event holds; numbers pass, everything unknown is taken by its text."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, dict):
-            return {key: self.value(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
-        return self(str(value))
-
-    def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """The last step before rendering: nothing secret, and what every line has stands first."""
-        first = {key: event.pop(key) for key in _FIRST_KEYS if key in event}
-        return {key: self.value(value) for key, value in (*first.items(), *event.items())}
 
 
 class Unbreakable(io.TextIOBase):
@@ -82,32 +48,50 @@ class Unbreakable(io.TextIOBase):
             self._stream.flush()
 
 
-def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
-    """Set up structlog, and bring what libraries log by the standard module into the same lines."""
+def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: TextIO | None = None) -> Redactor:
+    """Set up structlog for a command, and bring what libraries log by the standard module into the same lines."""
     stream = stream or sys.stdout
-    as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
+    return _configure(settings, secrets, Unbreakable(stream), stream.isatty())
+
+
+def configure_daemon_logs(settings: LogSettings, secrets: Iterable[str] = ()) -> tuple[Redactor, LogWriter]:
+    """The same for the daemon: to stdout, by a thread, so that it never waits for whoever reads. What ends a thread
+    or the process unexpectedly is a line of the log too, so that its traceback holds no secret."""
+    writer = LogWriter(sys.stdout.fileno(), _tell_dropped)
+    redactor = _configure(settings, secrets, writer, sys.stdout.isatty())
+    writer.start()
+    atexit.register(writer.stop, EXIT_FLUSH_S)
+    sys.excepthook = _tell_crash
+    threading.excepthook = _tell_thread_crash
+    return redactor, writer
+
+
+def _configure(settings: LogSettings, secrets: Iterable[str], sink: io.TextIOBase, is_terminal: bool) -> Redactor:
+    redactor = Redactor(secrets)
+    as_json = settings.format == "json" or (settings.format == "auto" and not is_terminal)
     render: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        else structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)
     )
     first: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
-    last: list[Processor] = [structlog.processors.format_exc_info, Redactor(secrets).processor, render]
-    sink = cast(TextIO, Unbreakable(stream))
+    last: list[Processor] = [structlog.processors.format_exc_info, redactor.processor, render]
+    stream = cast(TextIO, sink)
     structlog.configure(
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sink),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _bring_in_standard_logging(sink, first, last)
+    _bring_in_standard_logging(stream, first, last)
+    return redactor
 
 
-def _bring_in_standard_logging(sink: TextIO, first: list[Processor], last: list[Processor]) -> None:
-    handler = logging.StreamHandler(sink)
+def _bring_in_standard_logging(stream: TextIO, first: list[Processor], last: list[Processor]) -> None:
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*first, _name_the_library],
@@ -121,3 +105,20 @@ def _bring_in_standard_logging(sink: TextIO, first: list[Processor], last: list[
 def _name_the_library(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
     return {**event, "event": "library.log", "message": event["event"], "logger": record.name}
+
+
+def _tell_dropped(count: int) -> None:
+    log.warning("log.dropped", count=count, hint="nobody read the log for a while; these lines are lost")
+
+
+def _tell_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        log.critical("daemon.crashed", exc_info=(kind, error, traceback))
+
+
+def _tell_thread_crash(crash: threading.ExceptHookArgs) -> None:
+    if crash.exc_value is not None:
+        thread = crash.thread.name if crash.thread else None
+        log.critical("thread.crashed", thread=thread, exc_info=(crash.exc_type, crash.exc_value, crash.exc_traceback))
