@@ -1,6 +1,7 @@
 """Where events come in: first the journal, then the queue; what must make room ends as a row."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pipeline.journal import Accepted, Journal
 from pipeline.journal_file import Ending, Waiting
 from pipeline.journal_schema import JournalFullError
 from pipeline.queue import EventQueue
+from pipeline.stages import Stages
 from providers.base import Question
 
 log = structlog.get_logger()
@@ -61,17 +63,23 @@ class Intake:
     """The one door into journal and queue."""
 
     def __init__(
-        self, journal: Journal, queue: EventQueue, questions_for: Callable[[Event], tuple[Question, ...]]
+        self,
+        journal: Journal,
+        queue: EventQueue,
+        questions_for: Callable[[Event], tuple[Question, ...]],
+        stages: Stages | None = None,
     ) -> None:
         self._journal = journal
         self._queue = queue
         self._questions_for = questions_for
+        self._stages = stages or Stages()
         self.open = OpenEvents()
         self.tally = IntakeTally()
 
     async def event(self, event: Event, replayed: bool = False) -> None:
         """Returns when the event is durable. One that nothing is asked about is over at once."""
         ending, reason = self._ending_at_once(event)
+        began_s = time.monotonic()
         try:
             accepted = await self._journal.accept(event, ending, reason, replayed)
         except JournalFullError as error:
@@ -80,6 +88,7 @@ class Intake:
         if not accepted.new and not accepted.shed:
             self.tally.known += 1
             return
+        self._stages.accepted(event, time.monotonic() - began_s, asked=accepted.new and ending is None)
         _tell(event)
         self.tally.accepted[event.kind] += 1
         self._made_room(accepted)

@@ -49,6 +49,13 @@ class Limits:
     assumed_usd: float = 0.0
 
 
+Measure = Callable[[str, float, float], None]
+"""Told of each call: the provider's name, how long the picture waited for its turn, and how long the call took."""
+
+
+def unmeasured(_provider: str, _waited_s: float, _took_s: float) -> None: ...
+
+
 @dataclass(slots=True)
 class _Parked:
     message: str
@@ -68,6 +75,7 @@ class Guarded:
         *,
         money: MoneyBudget | None = None,
         tally: Tally | None = None,
+        measure: Measure = unmeasured,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -76,6 +84,7 @@ class Guarded:
         self._provider = provider
         self._money = money or MoneyBudget(None)
         self._tally = tally or Tally()
+        self._measure = measure
         self._clock = clock
         self._breaker = Breaker(clock, uniform)
         self._slots = asyncio.Semaphore(self.limits.pictures_at_once)
@@ -113,13 +122,14 @@ class Guarded:
         """One outcome. UNAVAILABLE where it wasn't asked; the deadline runs from when its turn came."""
         if (refusal := self._refusal()) is not None:
             return refusal
+        came_s = self._clock()
         async with self._slots:
             if (refusal := self._refusal() or await self._still_parked()) is not None:
                 return refusal
             permit = self._breaker.admit()
             if permit is None:
                 return self._unavailable("being tried with another picture")
-            return await self._ask_with(permit, request)
+            return await self._ask_with(permit, request, self._clock() - came_s)
 
     async def probe(self) -> str:
         """Ask for real, within the deadline, whatever the state; an answer ends a parking. Raises
@@ -168,15 +178,17 @@ class Guarded:
         self._bad_requests = 0
         self._tell_state()
 
-    async def _ask_with(self, permit: Permit, request: Request) -> Outcome:
+    async def _ask_with(self, permit: Permit, request: Request, waited_s: float) -> Outcome:
         started_s = self._clock()
         try:
-            outcome = await self._bounded(request)
+            with self._tally.in_flight():
+                outcome = await self._bounded(request)
         except BaseException:  # cancelled, or a bug: the permit must not be lost with it
             self._breaker.give_back(permit)
             raise
         duration_s = self._clock() - started_s
         self._tally.count(outcome, duration_s)
+        self._measure(self.name, waited_s, duration_s)
         self._money.spend(self._cost_usd(outcome))
         self._learn(permit, outcome, duration_s)
         self._tell_state()

@@ -1,6 +1,8 @@
 """What a provider did since the start: counters only, for the summary of the minute and the status page."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from providers.base import Analysis, Outcome
@@ -18,6 +20,16 @@ class Tally:
     tokens_out: int = 0
     usd: float = 0.0
     seconds: float = 0.0
+    asking: int = 0
+    """Pictures that are being asked about now."""
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        self.asking += 1
+        try:
+            yield
+        finally:
+            self.asking -= 1
 
     def count(self, outcome: Outcome, duration_s: float) -> None:
         self.asked += 1
@@ -45,6 +57,7 @@ class ProviderStats:
     tokens_out: int
     usd: float
     seconds: float
+    asking: int
 
 
 def stats_of(name: str, state: str, tally: Tally) -> ProviderStats:
@@ -59,4 +72,5 @@ def stats_of(name: str, state: str, tally: Tally) -> ProviderStats:
         tokens_out=tally.tokens_out,
         usd=tally.usd,
         seconds=tally.seconds,
+        asking=tally.asking,
     )
