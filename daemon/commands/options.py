@@ -17,6 +17,8 @@ def config_option(command: Command) -> Command:
         type=click.Path(path_type=Path),
         default=Path("config.toml"),
         show_default=True,
+        envvar="LVA_CONFIG",
+        show_envvar=True,
         metavar="FILE",
         help="The configuration file.",
     )
