@@ -73,7 +73,7 @@ class Journal:
     ) -> Accepted:
         """Make an event durable. With `ending` it is over at once. When the quota is full, the oldest of the least
         urgent events makes room, as a row; if the new one is itself the least urgent, it is the one shed."""
-        body = to_json(event_row(event, self._clock.now()))
+        body = to_json(event_row(event, self._clock.moment()))
         accepted: Accepted = await self._do(lambda file: _accept(file, event, body, ending, reason, replayed))
         self._has_outbox.set()
         return accepted
@@ -104,6 +104,11 @@ class Journal:
 
     async def record_gap(self, gap: Gap) -> None:
         await self._do(lambda file: file.record_gap(gap))
+        self._has_outbox.set()
+
+    async def alarm(self, kind: str, message: str) -> None:
+        """A row for whoever looks after the box."""
+        await self._do(lambda file: file.alarm(kind, message))
         self._has_outbox.set()
 
     async def counts(self) -> dict[str, int]:
@@ -217,10 +222,15 @@ def _fail(failed: asyncio.Future[None], group: Sequence[_Command], error: Except
 
 @asynccontextmanager
 async def open_journal(
-    state_dir: Path, settings: JournalSettings, clock: Clock | None = None, vfs: str | None = None
+    state_dir: Path,
+    settings: JournalSettings,
+    clock: Clock | None = None,
+    vfs: str | None = None,
+    site: str = "default",
 ) -> AsyncIterator[Journal]:
     """Open the journal in the state folder, which no other daemon may use meanwhile. Raises JournalError.
 
+    `site` is the box's name in the rows that the journal itself makes.
     `vfs` names what SQLite reads and writes files by: the operating system, unless a test has another disk.
     """
     try:
@@ -232,7 +242,7 @@ async def open_journal(
         clock = clock or Clock()
         quota_bytes = settings.quota_mb * 2**20
         connection = await asyncio.to_thread(connect, state_dir / "journal.db", quota_bytes, vfs)
-        journal = Journal(JournalFile(connection, clock, quota_bytes), clock, asyncio.get_running_loop())
+        journal = Journal(JournalFile(connection, clock, quota_bytes, site), clock, asyncio.get_running_loop())
         thread = threading.Thread(target=journal.run, name="journal", daemon=True)
         thread.start()
         try:

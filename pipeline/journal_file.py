@@ -15,7 +15,7 @@ import apsw
 
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
-from pipeline.rows import analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
+from pipeline.rows import alarm_row, analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.base import Analysis
 
@@ -72,8 +72,9 @@ class Ending:
 class JournalFile:
     """Every method is meant to run inside a transaction that the caller commits."""
 
-    def __init__(self, connection: apsw.Connection, clock: Clock, quota_bytes: int) -> None:
+    def __init__(self, connection: apsw.Connection, clock: Clock, quota_bytes: int, site: str) -> None:
         self.connection = connection
+        self._site = site
         self._clock = clock
         self._quota_bytes = quota_bytes
         self._page_bytes = int(str(connection.pragma("page_size")))
@@ -162,6 +163,9 @@ class JournalFile:
 
     def record_gap(self, gap: Gap) -> None:
         self._send("gaps", to_json(gap_row(gap)))
+
+    def alarm(self, kind: str, message: str) -> None:
+        self._send("alarms", to_json(alarm_row(self._site, kind, message, self._clock.now())))
 
     def outbox(self, limit_rows: int, limit_bytes: int) -> list[OutboxRow]:
         """The oldest rows for the database: at least one if there is any, then as many as the limits allow."""

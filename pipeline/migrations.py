@@ -13,7 +13,7 @@ from pipeline.sql_errors import DatabaseUnusableError
 LOCK_KEY = 0x6C76_6131
 """Of the advisory lock that migrations take: "lva1"."""
 MIGRATION_TIMEOUT_S = 900.0
-TABLES = ("events", "analyses", "outcomes", "gaps", "dead_letters")
+TABLES = ("events", "analyses", "outcomes", "gaps", "dead_letters", "alarms")
 
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 _CREATE_HISTORY = """

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import uuid6
 
+from pipeline.clock import Moment
 from pipeline.events import Event, EventKind, EventOutcome, Gap, Priority
 from pipeline.questions import fixed_columns
 from providers.base import Analysis, Answer, Attempt, Box, Detection, as_json, truncated
@@ -17,7 +18,7 @@ TEXT_LIMIT_BYTES = 16 * 1024
 """No text of a row is longer; what a model or a camera says is cut there."""
 
 
-def event_row(event: Event, accepted_at: datetime) -> dict[str, Any]:
+def event_row(event: Event, accepted: Moment) -> dict[str, Any]:
     return {
         "event_id": str(event.id),
         "site": event.site,
@@ -31,7 +32,10 @@ def event_row(event: Event, accepted_at: datetime) -> dict[str, Any]:
         "detections": [_detection(detection) for detection in event.detections],
         "captured_at": _time(event.captured_at),
         "detected_at": _time(event.detected_at),
-        "accepted_at": _time(accepted_at),
+        "accepted_at": _time(accepted.at),
+        "clock_synced": accepted.synced,
+        "boot_id": accepted.boot_id,
+        "boot_s": accepted.boot_s,
     }
 
 
@@ -85,6 +89,16 @@ def gap_row(gap: Gap) -> dict[str, Any]:
         "started_at": _time(gap.started_at),
         "ended_at": _time(gap.ended_at),
         "reason": gap.reason,
+    }
+
+
+def alarm_row(site: str, kind: str, message: str, raised_at: datetime) -> dict[str, Any]:
+    return {
+        "alarm_id": str(uuid6.uuid7()),
+        "site": site,
+        "kind": kind,
+        "message": message,
+        "raised_at": _time(raised_at),
     }
 
 

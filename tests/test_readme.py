@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -24,10 +25,11 @@ from pydantic_core import PydanticUndefined
 from daemon.cli import lva
 from daemon.config import Config, load_config
 from pipeline.camera_link import Health
+from pipeline.clock import Moment
 from pipeline.events import Event, EventKind, EventOutcome, Gap, Priority
 from pipeline.identity import fresh_id
 from pipeline.questions import DEFAULT_QUESTIONS
-from pipeline.rows import analysis_row, dead_letter_row, event_row, gap_row, outcome_row
+from pipeline.rows import alarm_row, analysis_row, dead_letter_row, event_row, gap_row, outcome_row
 from pipeline.sql import statement
 from providers.base import (
     Analysis,
@@ -215,7 +217,8 @@ def an_analysis(event: Event, provider: str, *attempts: Attempt) -> Analysis:
 
 
 def some_rows() -> dict[str, list[dict[str, Any]]]:
-    """A person who came, was seen by the second provider, and left; one nobody could answer; one that is open."""
+    """A person who came, was seen by the second provider, and left; one nobody could answer; one that is open; and
+    one from before the clock was set."""
     came = an_event(EventKind.OBJECT_APPEARED, 20, detections=(PERSON,), label="person", track_id=1)
     left = an_event(EventKind.OBJECT_LEFT, 18, label="person", track_id=1, related_id=came.id)
     failed, still_open = (an_event(EventKind.OBJECT_APPEARED, minutes, label="person") for minutes in (15, 1))
@@ -225,13 +228,22 @@ def some_rows() -> dict[str, list[dict[str, Any]]]:
         (left, EventOutcome.DONE, "nothing to ask"),
         (failed, EventOutcome.FAILED, "station: timeout"),
     )
+    booted = NOW - timedelta(hours=1)
+    accepted = {
+        event: Moment(event.captured_at, True, "a boot", (event.captured_at - booted).total_seconds())
+        for event in (came, left, failed, still_open)
+    }
+    too_early = datetime(1970, 1, 1, 0, 0, 30, tzinfo=UTC)
+    before_sync = replace(an_event(EventKind.CROWD_GATHERING, 0), captured_at=too_early, detected_at=too_early)
+    accepted[before_sync] = Moment(too_early, False, "a boot", 30.0)
     gap = Gap(fresh_id(), "demo", "yard", NOW - timedelta(minutes=12), NOW - timedelta(minutes=10), "timeout")
     return {
-        "events": [event_row(event, event.captured_at) for event in (came, left, failed, still_open)],
+        "events": [event_row(event, moment) for event, moment in accepted.items()],
         "analyses": [analysis_row(an_analysis(came, "moondream", timeout))],
         "outcomes": [outcome_row(event.id, how, why, NOW) for event, how, why in endings],
         "gaps": [gap_row(gap)],
         "dead_letters": [dead_letter_row("events", "22P05", "unsupported Unicode", "{}", NOW)],
+        "alarms": [alarm_row("demo", "disk_full", "the disk is full", NOW)],
     }
 
 

@@ -15,6 +15,7 @@ import asyncpg
 from daemon.bench.figures import Figure, at_least, median_ratio
 from daemon.bench.material import Material
 from daemon.embedded import embedded_postgres
+from pipeline.clock import Moment
 from pipeline.events import Event, EventKind, Priority
 from pipeline.identity import fresh_id
 from pipeline.journal import GROUP_MAX, JournalSettings, open_journal
@@ -63,7 +64,7 @@ async def _journal_accepts(folder: Path, events: list[Event]) -> float:
 
 def _raw_accepts(file: Path, events: list[Event]) -> float:
     """The same bytes in the same kind of transactions, and nothing else."""
-    rows = [(event.id.bytes, to_json(event_row(event, event.captured_at)), event.jpeg) for event in events]
+    rows = [(event.id.bytes, to_json(event_row(event, Moment(event.captured_at))), event.jpeg) for event in events]
     db = apsw.Connection(str(file))
     db.execute("PRAGMA journal_mode=wal; PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE")
     db.execute("CREATE TABLE events (number INTEGER PRIMARY KEY, id BLOB, body TEXT, jpeg BLOB)")
@@ -94,7 +95,7 @@ class Memory:
 
 
 async def _upload(scratch: Path) -> Figure:
-    bodies = [to_json(event_row(_event(), datetime.now(UTC))) for _ in range(ROWS)]
+    bodies = [to_json(event_row(_event(), Moment(datetime.now(UTC)))) for _ in range(ROWS)]
     ours, raw = [], []
     async with embedded_postgres(scratch / "upload") as embedded:
         for _ in range(ROUNDS):

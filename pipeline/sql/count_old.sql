@@ -6,4 +6,5 @@ SELECT
     (SELECT count(*) FROM outcomes o
      WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM events e WHERE e.event_id = o.event_id)) AS outcomes,
     (SELECT count(*) FROM gaps WHERE ended_at < $1) AS gaps,
-    (SELECT count(*) FROM dead_letters WHERE failed_at < $1) AS dead_letters
+    (SELECT count(*) FROM dead_letters WHERE failed_at < $1) AS dead_letters,
+    (SELECT count(*) FROM alarms WHERE raised_at < $1) AS alarms

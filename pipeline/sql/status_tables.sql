@@ -9,3 +9,5 @@ UNION ALL
 SELECT 'gaps', count(*), min(started_at), max(ended_at), pg_total_relation_size('gaps') FROM gaps
 UNION ALL
 SELECT 'dead_letters', count(*), min(failed_at), max(failed_at), pg_total_relation_size('dead_letters') FROM dead_letters
+UNION ALL
+SELECT 'alarms', count(*), min(raised_at), max(raised_at), pg_total_relation_size('alarms') FROM alarms

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.clock import Moment
 from pipeline.rows import analysis_row, event_from_row, event_row, to_json
 from providers.base import Answer, AnswerStatus, Box, Point, Question, QuestionKind
 from tests.pipeline.makers import NOW, an_analysis, an_event
@@ -20,7 +21,7 @@ JSON = st.recursive(
 
 def test_an_event_comes_back_from_its_row_as_it_was() -> None:
     event = an_event()
-    assert event_from_row(json.loads(to_json(event_row(event, NOW))), event.jpeg) == event
+    assert event_from_row(json.loads(to_json(event_row(event, Moment(NOW)))), event.jpeg) == event
 
 
 def test_an_analysis_has_its_fixed_columns_and_every_answer() -> None:
@@ -46,7 +47,7 @@ def test_boxes_and_points_are_objects_with_named_sides() -> None:
 
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="without a zone"):
-        event_row(an_event(captured_at=datetime(2026, 1, 1)), NOW)  # noqa: DTZ001 - that is the point
+        event_row(an_event(captured_at=datetime(2026, 1, 1)), Moment(NOW))  # noqa: DTZ001 - that is the point
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.clock import Moment
 from pipeline.events import EventOutcome
 from pipeline.rows import analysis_row, dead_letter_row, event_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
@@ -66,7 +67,7 @@ class MemoryOutbox:
 
 def event_body(**changes: Any) -> str:
     """The JSON of one row for `events`; `changes` are taken as they are, wrong ones too."""
-    return json.dumps(event_row(an_event(), NOW) | changes)
+    return json.dumps(event_row(an_event(), Moment(NOW)) | changes)
 
 
 def events(number: int, **changes: Any) -> list[tuple[str, str]]:
@@ -77,7 +78,7 @@ def whole_event(outcome: EventOutcome = EventOutcome.DONE, **changes: Any) -> li
     """The three rows of an event that was answered."""
     event = an_event(**changes)
     return [
-        ("events", to_json(event_row(event, NOW))),
+        ("events", to_json(event_row(event, Moment(NOW)))),
         ("analyses", to_json(analysis_row(an_analysis(event.id)))),
         ("outcomes", to_json(outcome_row(event.id, outcome, "", NOW))),
     ]

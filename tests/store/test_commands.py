@@ -141,7 +141,7 @@ async def test_the_embedded_database_is_made_by_migrate_and_shown_by_status(embe
     assert (await lva(embedded_config, "db", "migrate"))[0].startswith("applied 0001")
     out, _ = await lva(embedded_config, "db", "status")
     assert "embedded" in out
-    assert "migrations  1 of 1" in out
+    assert "migrations  2 of 2" in out
     assert "events               0 rows" in out
     assert (await lva(embedded_config, "db", "migrate"))[0] == "up to date\n"
 

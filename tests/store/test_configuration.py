@@ -23,7 +23,7 @@ def outbox() -> MemoryOutbox:
 async def box(database: str, connection: asyncpg.Connection) -> AsyncIterator[str]:
     """The address of the same database for a role that may insert rows of its own site, and nothing else."""
     await connection.execute(f"CREATE ROLE {BOX} LOGIN")
-    for table in ("events", "analyses", "outcomes", "gaps", "dead_letters"):
+    for table in ("events", "analyses", "outcomes", "gaps", "dead_letters", "alarms"):
         await connection.execute(f"GRANT INSERT ON {table} TO {BOX}")
     await connection.execute(f"""
         ALTER TABLE events ENABLE ROW LEVEL SECURITY;

@@ -4,8 +4,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pipeline.clock import Moment
 from pipeline.event_log import Changes, EventFilter, database_time, list_events
 from pipeline.events import EventKind, Priority
+from pipeline.rows import event_row, to_json
+from tests.pipeline.makers import an_event
 from tests.store.outbox import MemoryOutbox, events, whole_event
 from tests.store.sending import uploading
 
@@ -87,6 +90,44 @@ async def test_a_transaction_that_took_its_time_is_not_missed(database: str, con
     await transaction.commit()
     await slow.close()
     assert [event["camera"] for event in await changes.fetch(connection)] == ["slow"]
+
+
+CORRECTED_TIMES = """
+SELECT e.event_id, e.camera, e.kind,
+       e.captured_at + (s.booted_at - (e.accepted_at - e.boot_s * interval '1 s')) AS captured_at
+FROM events e
+CROSS JOIN LATERAL (
+    SELECT accepted_at - boot_s * interval '1 s' AS booted_at
+    FROM events WHERE site = e.site AND boot_id = e.boot_id AND clock_synced
+    ORDER BY abs(boot_s - e.boot_s) LIMIT 1
+) s
+WHERE NOT e.clock_synced
+ORDER BY captured_at
+"""
+"""As README has it."""
+
+
+async def test_times_from_before_the_clock_was_set_are_put_right_by_a_later_row_of_the_same_boot(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Case 47: a box without a battery for its clock boots in 1970."""
+    set_at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+    def accepted(camera: str, at: datetime, synced: bool | None, boot_id: str, boot_s: float) -> tuple[str, str]:
+        event = an_event(camera=camera, captured_at=at - timedelta(seconds=2), detected_at=at)
+        return "events", to_json(event_row(event, Moment(at, synced, boot_id, boot_s)))
+
+    early = datetime(1970, 1, 1, 0, 0, 40, tzinfo=UTC)
+    await record(
+        database,
+        accepted("early", early, False, "this boot", 40.0),
+        accepted("set", set_at, True, "this boot", 100.0),
+        accepted("drifted", set_at + timedelta(days=9, seconds=3), True, "this boot", 100.0 + 9 * 86400),
+        accepted("another boot", early, False, "another boot", 40.0),
+        accepted("nobody knows", early, None, "this boot", 40.0),
+    )
+    [row] = await connection.fetch(CORRECTED_TIMES)
+    assert (row["camera"], row["captured_at"]) == ("early", set_at - timedelta(seconds=62))
 
 
 @pytest.mark.usefixtures("three")

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from pipeline.migrations import (
     migrations,
     missing_tables,
 )
+from tests.store.outbox import MemoryOutbox, event_body
+from tests.store.sending import uploading
 
 
 @pytest.fixture
@@ -85,6 +88,29 @@ async def test_a_role_that_may_not_create_goes_on_with_what_is_there(
     finally:
         await guest.close()
         await connection.execute("DROP OWNED BY guest; DROP ROLE guest")
+
+
+async def test_a_database_of_the_first_version_keeps_its_rows_and_takes_those_of_older_boxes(
+    fresh: asyncpg.Connection, empty_database: str
+) -> None:
+    """Case 59: forward with rows in it; rows that a box had waiting before its own upgrade still arrive."""
+    first = migrations()[0]
+    await migrate(fresh, (first,))
+    old_row = json.loads(event_body(camera="old"))
+    for key in ("clock_synced", "boot_id", "boot_s"):
+        del old_row[key]
+    await fresh.execute(
+        "INSERT INTO events (event_id, site, camera, kind, priority, reason, detections, captured_at, detected_at,"
+        " accepted_at) VALUES (gen_random_uuid(), 'test', 'there', 'object_left', 'low', '', '[]', now(), now(), now())"
+    )
+    assert await migrate(fresh) == [migration for migration in migrations() if migration != first]
+    outbox = MemoryOutbox()
+    outbox.put(("events", json.dumps(old_row)), ("events", event_body(camera="new", clock_synced=True)))
+    async with uploading(empty_database, outbox):
+        await outbox.wait_empty()
+    assert not outbox.dead
+    rows = await fresh.fetch("SELECT camera, clock_synced FROM event_log ORDER BY camera")
+    assert [tuple(row) for row in rows] == [("new", True), ("old", None), ("there", None)]
 
 
 async def test_tables_live_in_the_schema_of_the_search_path(connection: asyncpg.Connection, database: str) -> None:

@@ -5,7 +5,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pipeline.events import Gap
+from pipeline.identity import fresh_id
 from pipeline.retention import count_old, prune, prune_for_ever
+from pipeline.rows import alarm_row, dead_letter_row, gap_row, to_json
 from pipeline.store import open_store
 from tests.store.outbox import MemoryOutbox, whole_event
 from tests.store.sending import settings_for, uploading
@@ -40,6 +43,22 @@ async def test_what_is_old_goes_with_all_that_belongs_to_it(connection: asyncpg.
 async def test_what_lost_its_event_goes_too(connection: asyncpg.Connection) -> None:
     await connection.execute("DELETE FROM events; UPDATE outcomes SET ended_at = ended_at - interval '1 year'")
     assert (await prune(connection, timedelta(days=200), batch_rows=7))["outcomes"] == 40
+
+
+async def test_gaps_letters_and_alarms_grow_old_too(database: str, connection: asyncpg.Connection) -> None:
+    outbox = MemoryOutbox()
+    for at in (datetime.now(UTC) - timedelta(days=60), datetime.now(UTC)):
+        outbox.put(
+            ("gaps", to_json(gap_row(Gap(fresh_id(), "test", "yard", at, at, "refused")))),
+            ("dead_letters", to_json(dead_letter_row("events", "22P05", "", "{}", at))),
+            ("alarms", to_json(alarm_row("test", "disk_full", "", at))),
+        )
+    async with uploading(database, outbox):
+        await outbox.wait_empty()
+    old = {"gaps": 1, "dead_letters": 1, "alarms": 1}
+    assert (await count_old(connection, MONTH)).items() >= old.items()
+    assert (await prune(connection, MONTH)).items() >= old.items()
+    assert [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in old] == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("forty_events")
