@@ -9,7 +9,7 @@ LOCKED := $(if $(filter 0,$(MODELS)),dev,models)
 REAL_CLIP := ../shared/media/pets09-s2l1.mp4
 REAL_MODEL := ../shared/models/yolo11n-person.onnx
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check bench install uninstall systemd-test format lock clean
 
 demo: .venv/base
 	@$(BIN)/python -m daemon.demo
@@ -23,10 +23,24 @@ check: .venv/$(LOCKED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	deploy/systemd/check.sh
 
 # On the real street video where it is at hand, else on the bundled clip.
 bench: .venv/$(LOCKED)
 	$(BIN)/lva bench --out bench.json $(if $(wildcard $(REAL_CLIP)),--clip $(REAL_CLIP) --model $(REAL_MODEL))
+
+# As a service, with a virtual environment of its own; deploy/install.sh says what can be set, such as DESTDIR and PREFIX.
+install:
+	@deploy/install.sh
+
+# Configuration and state stay, unless PURGE=1.
+uninstall:
+	@deploy/uninstall.sh
+
+# The service under a real systemd, in a Debian of its own; needs root and a few minutes.
+systemd-test: .venv/dev
+	@deploy/system-packages.sh systemd-test
+	$(BIN)/pytest -m systemd tests/systemd
 
 format: .venv/dev
 	$(BIN)/ruff check --fix-only --quiet .

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the Python packages need of the system: names on Debian and Ubuntu. With `test`, also what the tests need.
+# What the Python packages need of the system: names on Debian and Ubuntu. With `test`, also what the tests need;
+# with `systemd-test`, what builds and boots the container of that test.
 # Installs what is missing where it may (root, apt-get); elsewhere it says what to type.
 set -eu
 
@@ -20,6 +21,11 @@ if [ "${1:-}" = test ]; then
     command -v systemd-analyze >/dev/null || need="$need systemd"
 fi
 
+if [ "${1:-}" = systemd-test ]; then
+    command -v debootstrap >/dev/null || need="$need debootstrap"
+    command -v systemd-nspawn >/dev/null || need="$need systemd-container"
+fi
+
 [ -z "$need" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing by apt:$need"
@@ -30,5 +36,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 else
     echo "This needs system packages that are missing. On Debian or Ubuntu:" >&2
     echo "    sudo apt-get install$need" >&2
-    [ "${1:-}" = test ] || exit 1
+    [ -n "${1:-}" ] || exit 1
 fi

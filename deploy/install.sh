@@ -1,0 +1,146 @@
+#!/bin/sh
+# Installs Live Vision Analyzer as a service, or this version over an older one: `make install`. Run it again at will:
+# code is replaced, while configuration, credentials and state stay as they are.
+#
+#   PREFIX=/usr        where code and units go; the configuration is in /etc/lva, the state in /var/lib/lva
+#   DESTDIR=           a tree to install into instead of this system: nothing outside it is touched, no program of it run
+#   PYTHON=/usr/bin/python3   the interpreter that the service will use; with DESTDIR it must have the same path there
+#   LOCK=requirements/base.txt   what is installed beside the project; pip's own variables hold, such as
+#                      PIP_FIND_LINKS=folder PIP_NO_INDEX=1 for a machine without network
+#   ENABLE=1           enable and start the service too
+set -eu
+umask 022
+
+DESTDIR=${DESTDIR:-}
+PREFIX=${PREFIX:-/usr}
+PYTHON=${PYTHON:-/usr/bin/python3}
+source_dir=$(cd "$(dirname "$0")/.." && pwd)
+LOCK=${LOCK:-requirements/base.txt}
+
+home=$PREFIX/lib/lva
+venv=$home/venv
+units=$PREFIX/lib/systemd/system
+
+main() {
+    check_paths
+    check_python
+    [ -n "$DESTDIR" ] || PYTHON=$PYTHON "$source_dir/deploy/system-packages.sh"
+    build_venv
+    place_files
+    switch_to_new_venv
+    if [ -z "$DESTDIR" ]; then
+        make_user_and_folders
+        tell_systemd
+    fi
+    remove_old_venvs
+    say_what_is_next
+}
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+check_paths() {
+    case $PREFIX in /*) ;; *) fail "PREFIX must be an absolute path, not '$PREFIX'" ;; esac
+    case $DESTDIR$PREFIX in *[!A-Za-z0-9/._+-]*) fail "DESTDIR and PREFIX must be plain paths, without spaces or signs" ;; esac
+    [ -n "$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or give a tree to install into: DESTDIR=/some/folder"
+}
+
+# The service sees nothing of /home and /root, so an interpreter from there (pyenv, conda, uv) would not start.
+check_python() {
+    base=$("$PYTHON" -c 'import os, sys; print(os.path.realpath(sys.executable), sys.version_info >= (3, 11))') ||
+        fail "$PYTHON does not run: give PYTHON=/path/to/python3"
+    case $base in
+    /home/* | /root/* | /run/user/* | /tmp/*) fail "$PYTHON is ${base% *}, which the service can't see: give PYTHON=/usr/bin/python3" ;;
+    *False) fail "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" --version)" ;;
+    esac
+}
+
+# Beside the one that may be running, which a failure leaves as it is.
+build_venv() {
+    echo "building $DESTDIR$venv (a minute or two)"
+    mkdir -p "$DESTDIR$home"
+    new=$(mktemp -d "$DESTDIR$venv.XXXXXX")
+    copy_of_source=$(mktemp -d) # setuptools writes into the folder that it builds
+    trap 'rm -rf "$copy_of_source"' EXIT
+    chmod 755 "$new"
+    "$PYTHON" -m venv "$new"
+    pip_install --require-hashes -r "$source_dir/$LOCK"
+    (cd "$source_dir" && cp -R pyproject.toml README.md daemon pipeline providers "$copy_of_source")
+    pip_install --no-deps --no-build-isolation "$copy_of_source"
+    # Scripts name their interpreter by its full path, which is to be the final one.
+    grep -rlIF "$new" "$new/bin" "$new/pyvenv.cfg" | xargs sed -i "s|$new|$venv|g"
+    ln -s "$(cd "$new" && echo lib/python3*/site-packages/daemon/demo)" "$new/demo"
+}
+
+pip_install() {
+    "$new/bin/python" -m pip --quiet --disable-pip-version-check install --no-input --root-user-action=ignore "$@"
+}
+
+# At once, and only when all of it is on the disk: the power may go at any moment.
+switch_to_new_venv() {
+    sync -f "$new"
+    ln -s "${new##*/}" "$new.link"
+    mv -T "$new.link" "$DESTDIR$venv"
+    sync -f "$DESTDIR$home"
+}
+
+remove_old_venvs() {
+    for old in "$DESTDIR$venv".*; do
+        [ "$old" = "$new" ] || rm -rf "$old"
+    done
+}
+
+place_files() {
+    place 644 README.md "$home/README.md"
+    place 755 deploy/lva "$PREFIX/bin/lva"
+    place 644 deploy/systemd/lva.service "$units/lva.service"
+    place 644 deploy/systemd/lva.sysusers "$PREFIX/lib/sysusers.d/lva.conf"
+    place 644 deploy/systemd/lva.tmpfiles "$PREFIX/lib/tmpfiles.d/lva.conf"
+    for drop_in in "$source_dir"/deploy/systemd/drop-ins/*.conf; do
+        place 644 "deploy/systemd/drop-ins/${drop_in##*/}" "$home/drop-ins/${drop_in##*/}"
+    done
+    install -d -m 750 "$DESTDIR/etc/lva"
+    install -d -m 700 "$DESTDIR/etc/lva/credentials"
+    [ -e "$DESTDIR/etc/lva/config.toml" ] || place 640 deploy/config.toml /etc/lva/config.toml
+}
+
+# place MODE FILE PATH: a file of ours at its place, in whose text /usr/lib/lva is where it really is.
+place() {
+    install -d "$DESTDIR${3%/*}"
+    sed "s|/usr/lib/lva|$home|g" "$source_dir/$2" >"$DESTDIR$3.new"
+    chmod "$1" "$DESTDIR$3.new"
+    mv "$DESTDIR$3.new" "$DESTDIR$3"
+}
+
+make_user_and_folders() {
+    systemd-sysusers "$PREFIX/lib/sysusers.d/lva.conf"
+    systemd-tmpfiles --create "$PREFIX/lib/tmpfiles.d/lva.conf"
+}
+
+# A service that runs goes on with the new code at once.
+tell_systemd() {
+    [ -d /run/systemd/system ] || return 0
+    systemctl daemon-reload
+    systemctl try-restart lva.service
+    [ "${ENABLE:-0}" != 1 ] || systemctl enable --now lva.service
+}
+
+say_what_is_next() {
+    if [ -n "$DESTDIR" ]; then
+        echo "installed into $DESTDIR. On the system itself: systemd-sysusers; systemd-tmpfiles --create; systemctl enable --now lva"
+    elif [ -d /run/systemd/system ] && systemctl is-enabled --quiet lva.service; then
+        echo "installed; the service is enabled: systemctl status lva"
+    else
+        cat <<-END
+		installed. Now:
+		    edit /etc/lva/config.toml     (as it is, it watches the bundled clip)
+		    lva validate
+		    systemctl enable --now lva
+		    systemctl status lva; journalctl -u lva -f; lva tail
+		END
+    fi
+}
+
+main
