@@ -11,7 +11,17 @@ from typing import Any, Self
 
 import structlog
 
-from pipeline.camera_events import CameraGone, CameraState, CameraStats, Ended, Frame, Lost, Opened
+from pipeline.camera_events import (
+    Blind,
+    CameraGone,
+    CameraState,
+    CameraStats,
+    Ended,
+    Frame,
+    Lost,
+    Opened,
+    Seeing,
+)
 from pipeline.camera_link import (
     FRAME,
     SEQ,
@@ -28,6 +38,7 @@ from pipeline.camera_supervisor import Loss, Supervisor
 from pipeline.letterbox import fit
 
 __all__ = [
+    "Blind",
     "Camera",
     "CameraEvent",
     "CameraGone",
@@ -40,6 +51,7 @@ __all__ = [
     "LossCause",
     "Lost",
     "Opened",
+    "Seeing",
 ]
 
 log = structlog.get_logger()
@@ -48,11 +60,20 @@ STATE_OF_HEALTH = {
     Health.OK: CameraState.UP,
     Health.FROZEN: CameraState.FROZEN,
     Health.BLACK: CameraState.BLACK,
+    Health.DAMAGED: CameraState.DAMAGED,
 }
+
+BLIND = {
+    CameraState.FROZEN: (LossCause.FROZEN, "the picture is frozen: not one pixel changes"),
+    CameraState.BLACK: (LossCause.BLACK, "the picture is black or blank"),
+}
+
+FOR_A_PERSON = frozenset({LossCause.AUTH, LossCause.REDIRECTED, LossCause.TOO_LARGE})
+"""No retry will mend these."""
 
 letterbox_of = lru_cache(maxsize=64)(fit)
 
-CameraEvent = Frame | Opened | Lost | Ended
+CameraEvent = Frame | Opened | Lost | Blind | Seeing | Ended
 
 
 class Camera:
@@ -87,6 +108,10 @@ class Camera:
         """The counters, live: the same object every time."""
         self._stats.restarts = self._process.restarts
         return self._stats
+
+    def overdue_s(self) -> float:
+        """How long ago its process should have been killed for its silence: above 0, supervision itself is stuck."""
+        return self._process.overdue_s()
 
     async def next(self) -> CameraEvent:
         """Wait for what comes next. In real time only the newest frame is kept; once Ended, always Ended."""
@@ -165,19 +190,24 @@ class Camera:
         self._stats.dropped_by_cause.update(status["dropped"])
         self._last_good_at = max(self._last_good_at, status["good_at"])
         if self._stats.state in STATE_OF_HEALTH.values():
-            self._set_state(STATE_OF_HEALTH[Health(status["health"])])
+            self._set_state(STATE_OF_HEALTH[Health(status["health"])], status["unwell_since"])
 
-    def _set_state(self, state: CameraState) -> None:
-        if state is self._stats.state:
+    def _set_state(self, state: CameraState, since: float) -> None:
+        before, self._stats.state = self._stats.state, state
+        if state is before:
             return
-        self._stats.state = state
         if state is CameraState.UP:
             self._log.info("camera.ok")
         else:
             self._log.warning(f"camera.{state}")
+        if state in BLIND and before not in BLIND:
+            cause, reason = BLIND[state]
+            self._put(Blind(reason, datetime.fromtimestamp(since, UTC), cause))
+        elif before in BLIND and state not in BLIND:
+            self._put(Seeing())
 
     def _on_opened(self, opened: Opened) -> None:
-        self._stats.state = CameraState.UP
+        self._stats.state, self._stats.down_reason = CameraState.UP, ""
         self._down_by = None
         self._log.info("camera.up", url=self._settings.redacted, **asdict(opened))
         self._put(opened)
@@ -187,9 +217,12 @@ class Camera:
         if self._down_by is None:
             self._put(Lost(loss.reason, datetime.fromtimestamp(self._last_good_at, UTC), loss.cause))
         if loss.cause is not self._down_by:
-            self._log.warning("camera.down", cause=loss.cause, reason=loss.reason, retry_s=round(retry_s, 1))
+            tell = self._log.error if loss.cause in FOR_A_PERSON else self._log.warning
+            tell("camera.down", cause=loss.cause, reason=loss.reason, retry_s=round(retry_s, 1))
+        if not self._stats.down_reason:
+            self._stats.down_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._down_by = loss.cause
-        self._stats.state = CameraState.DOWN
+        self._stats.state, self._stats.down_reason = CameraState.DOWN, loss.reason
 
     def _on_gone(self) -> None:
         self._held.clear()

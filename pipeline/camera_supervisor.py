@@ -51,6 +51,7 @@ class Supervisor:
         self._on_message, self._on_loss, self._on_gone = on_message, on_loss, on_gone
         self._verdict: asyncio.Future[Loss | None] | None = None
         self._opened_s: float | None = None
+        self._heard_s, self._patience_s = 0.0, START_S
         self._last_cause: LossCause | None = None
         self._spawning: asyncio.Task[None] | None = None
         self.child: CameraChild | None = None
@@ -80,12 +81,19 @@ class Supervisor:
         if self.child is not None:
             await self.child.kill()
 
+    def overdue_s(self) -> float:
+        """How long ago a silent process should have been killed; 0 while there is nothing to be heard."""
+        if self._verdict is None or self._verdict.done():
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - self._heard_s - self._patience_s)
+
     async def _connection(self) -> Loss | None:
         """One connection, from the wish for it until it is lost; None if it ended because the file did."""
         loop = asyncio.get_running_loop()
         verdict: asyncio.Future[Loss | None] = loop.create_future()
         self._verdict = verdict
         self._opened_s = None
+        self._heard_s = loop.time()
         try:
             child = self.child or await self._spawn()
         except OSError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -91,6 +92,7 @@ class Detector:
         self._thresholds = thresholds(network.info.labels, settings)
         self._labels = reported_labels(network.info, settings)
         self._jobs: deque[_Job] = deque()
+        self._asked_s: dict[asyncio.Future[Detections], float] = {}
         self._ready = threading.Condition()
         self._closing = False
 
@@ -102,10 +104,16 @@ class Detector:
     def submit(self, picture: Picture, letterbox: Letterbox) -> asyncio.Future[Detections]:
         """Queue a letterboxed picture; it must stay as it is until the future is done. Raises DetectorError in it."""
         done: asyncio.Future[Detections] = asyncio.get_running_loop().create_future()
+        self._asked_s[done] = time.monotonic()
+        done.add_done_callback(self._asked_s.pop)
         with self._ready:
             self._jobs.append(_Job(picture, letterbox, done))
             self._ready.notify()
         return done
+
+    def oldest_job_s(self) -> float:
+        """For how long the picture that has waited longest is being looked at; 0 when there is none."""
+        return time.monotonic() - next(iter(self._asked_s.values())) if self._asked_s else 0.0
 
     async def look(self, picture: Picture) -> Detections:
         """What is in a picture of any size. Raises DetectorError."""

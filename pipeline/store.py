@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -90,11 +90,7 @@ async def open_pool(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[
         min_size=0,
         max_size=settings.connections,
         max_inactive_connection_lifetime=IDLE_CONNECTION_S,
-        timeout=settings.connect_timeout_s,
-        command_timeout=settings.command_timeout_s,
-        statement_cache_size=settings.statement_cache_size,
-        ssl=tls_of(url, settings),
-        server_settings={"application_name": "lva"},
+        **_connect_arguments(url, settings),
     )
     await pool
     try:
@@ -103,6 +99,16 @@ async def open_pool(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()  # when it is cut short it terminates what is left
+
+
+def _connect_arguments(url: str, settings: DatabaseSettings) -> dict[str, Any]:
+    return {
+        "timeout": settings.connect_timeout_s,
+        "command_timeout": settings.command_timeout_s,
+        "statement_cache_size": settings.statement_cache_size,
+        "ssl": tls_of(url, settings),
+        "server_settings": {"application_name": "lva"},
+    }
 
 
 async def connect(settings: DatabaseSettings, dsn: str = "") -> asyncpg.Connection:
@@ -182,6 +188,12 @@ class Store:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         async with self._pool.acquire() as connection:
             yield connection
+
+    async def use(self, settings: DatabaseSettings) -> None:
+        """Connect as these settings say from now on: another password, another host, other certificates."""
+        url = settings.url.get_secret_value()
+        self._pool.set_connect_args(url, **_connect_arguments(url, settings))
+        await self.start_afresh()
 
     async def start_afresh(self) -> None:
         """After an error: look at the tables again, and use no connection that was made before now."""

@@ -1,17 +1,20 @@
 """Watching one camera: its frames through detector, tracker and rules, until events come out."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from pipeline.camera_events import Ended, Frame, Lost, Opened
+from pipeline.camera_events import Blind, Ended, Frame, Lost, Opened, Seeing
 from pipeline.detector import Detector
 from pipeline.events import Event, EventKind, Gap
 from pipeline.identity import fresh_id
 from pipeline.observer import Observer
+from pipeline.stages import Stages
 from pipeline.triggers import CameraDownSettings
 from pipeline.yolo import Detections, DetectorBrokenError, DetectorError
 
@@ -24,10 +27,13 @@ FAILURES_IN_A_ROW = 10
 """A detector that fails this often in a row is broken, not unlucky."""
 
 
+Item = Frame | Opened | Lost | Blind | Seeing | Ended
+
+
 class Source(Protocol):
     """A camera, as this module uses it."""
 
-    async def next(self) -> Frame | Opened | Lost | Ended: ...
+    async def next(self) -> Item: ...
 
     async def jpeg(self, frame: Frame) -> bytes: ...
 
@@ -46,7 +52,7 @@ class Sink(Protocol):
 class _Step:
     """One thing from the camera, in order; `seen` is the detector's promise for a frame."""
 
-    item: Frame | Opened | Lost | Ended
+    item: Item
     seen: asyncio.Future[Detections] | None = None
 
 
@@ -61,6 +67,7 @@ class Watch:
         sink: Sink,
         down: CameraDownSettings,
         only_once: bool = False,
+        stages: Stages | None = None,
     ) -> None:
         """With `only_once`, a source that is lost is over, and `lost` says why."""
         self._only_once = only_once
@@ -69,10 +76,11 @@ class Watch:
         self._detector = detector
         self._observer = observer
         self._sink = sink
-        self._down = down
+        self._stages = stages or Stages()
+        self.down = down
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
         self._room = asyncio.Semaphore(IN_FLIGHT)
-        self._lost: Lost | None = None
+        self._lost: Lost | Blind | None = None
         self._down_at: float | None = None
         self._told_down: Event | None = None
         self._detector_failures = 0
@@ -88,16 +96,25 @@ class Watch:
 
     async def _feed(self) -> None:
         """Keeps the detector busy with the next frames while the rules are at the last one."""
-        item: Frame | Opened | Lost | Ended | None = None
+        item: Item | None = None
         try:
             while not isinstance(item, Ended):
                 await self._room.acquire()
                 item = await self._source.next()
-                seen = self._detector.submit(item.picture, item.letterbox) if isinstance(item, Frame) else None
+                seen = self._submit(item) if isinstance(item, Frame) else None
                 self._steps.put_nowait(_Step(item, seen))
         finally:
             if not isinstance(item, Ended):
                 self._steps.put_nowait(_Step(Ended()))
+
+    def _submit(self, frame: Frame) -> asyncio.Future[Detections]:
+        seen = self._detector.submit(frame.picture, frame.letterbox)
+        seen.add_done_callback(partial(self._measure_inference, time.monotonic()))
+        return seen
+
+    def _measure_inference(self, began_s: float, seen: asyncio.Future[Detections]) -> None:
+        if not seen.cancelled() and seen.exception() is None:
+            self._stages.inferred(time.monotonic() - began_s)
 
     async def _follow(self) -> None:
         while True:
@@ -107,16 +124,24 @@ class Watch:
                     await self._frame(step.item, step.seen)
                 case Opened():
                     await self._opened()
-                case Lost():
-                    self._lost = step.item
-                    if self._only_once:
-                        self.lost = step.item.reason
-                        return await self._ended()
-                    if self._down.enabled:
-                        self._down_at = asyncio.get_running_loop().time() + self._down.after_s
+                case Lost() if self._only_once:
+                    self._lost, self.lost = step.item, step.item.reason
+                    return await self._ended()
+                case Lost() | Blind():
+                    self._blinded(step.item)
+                case Seeing():
+                    await self._sees_again()
                 case Ended():
                     return await self._ended()
             self._room.release()
+
+    def _blinded(self, how: Lost | Blind) -> None:
+        """A camera that was blind before it was lost has been so since the first of the two."""
+        if self._lost is not None:
+            return
+        self._lost = how
+        if self.down.enabled:
+            self._down_at = asyncio.get_running_loop().time() + self.down.after_s
 
     async def _next_step(self) -> _Step:
         """What comes next; on the way, a camera that has been lost for too long is told as down."""
@@ -130,10 +155,10 @@ class Watch:
     async def _went_down(self) -> None:
         assert self._lost is not None
         self._down_at = None
-        if not self._observer.is_due(EventKind.CAMERA_DOWN, asyncio.get_running_loop().time(), self._down.cooldown_s):
+        if not self._observer.is_due(EventKind.CAMERA_DOWN, asyncio.get_running_loop().time(), self.down.cooldown_s):
             return
         self._told_down = self._observer.camera_event(
-            EventKind.CAMERA_DOWN, self._down.priority, f"no picture for {self._down.after_s:g} s: {self._lost.reason}"
+            EventKind.CAMERA_DOWN, self.down.priority, f"no picture for {self.down.after_s:g} s: {self._lost.reason}"
         )
         await self._tell([self._told_down])
 
@@ -163,14 +188,17 @@ class Watch:
             raise DetectorBrokenError(f"{FAILURES_IN_A_ROW} frames in a row: {error}") from error
 
     async def _opened(self) -> None:
-        self._down_at = None
         await self._tell(self._observer.interrupted())
+        await self._sees_again()
+
+    async def _sees_again(self) -> None:
+        self._down_at = None
         await self._end_gap()
         if down := self._told_down:
             self._told_down = None
-            blind_s = (datetime.now(UTC) - down.captured_at).total_seconds() + self._down.after_s
+            blind_s = (datetime.now(UTC) - down.captured_at).total_seconds() + self.down.after_s
             reason = f"camera is back after {blind_s:.0f} s"
-            await self._tell([self._observer.camera_event(EventKind.CAMERA_BACK, self._down.priority, reason, down)])
+            await self._tell([self._observer.camera_event(EventKind.CAMERA_BACK, self.down.priority, reason, down)])
 
     async def _ended(self) -> None:
         await self._tell(self._observer.interrupted())

@@ -16,7 +16,9 @@ from pipeline.events import Event, EventOutcome
 from pipeline.intake import OpenEvents
 from pipeline.journal import Journal
 from pipeline.journal_file import Ending, Leased
+from pipeline.progress import Progress
 from pipeline.queue import EventQueue
+from pipeline.stages import Stages
 from providers.base import Analysis, Failure, Outcome, Provider, ProviderError, Question, Request
 from providers.settings import Section
 
@@ -113,24 +115,37 @@ async def work(
     open_events: OpenEvents,
     settings: WorkerSettings,
     tally: WorkTally,
+    progress: Progress | None = None,
+    stages: Stages | None = None,
 ) -> None:
     """One worker's life: until the queue is closed and dry."""
+    progress, stages = progress or Progress(), stages or Stages()
     while ids := await queue.take(settings.batch_size, settings.linger_s):
-        batch = await journal.lease(ids)
-        if not batch:
-            continue
-        started = time.monotonic()
-        outcomes = await asker.provider.analyze([asker.request(leased.event) for leased in batch])
-        endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
-        await journal.finish(endings)
-        open_events.end(len(endings))
-        await _give_back(journal, undecided)
-        for leased, failure in undecided:
-            retries.later(leased, failure)
-        tally.retries += len(undecided)
-        _tell(endings, batch, tally, time.monotonic() - started)
+        with progress.at_work():
+            batch = await journal.lease(ids)
+            if not batch:
+                continue
+            started = time.monotonic()
+            outcomes = await asker.provider.analyze([asker.request(leased.event) for leased in batch])
+            _measure_waits(stages, batch, outcomes)
+            endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
+            await journal.finish(endings)
+            open_events.end(len(endings))
+            await _give_back(journal, undecided)
+            for leased, failure in undecided:
+                retries.later(leased, failure)
+            tally.retries += len(undecided)
+            _tell(endings, batch, tally, time.monotonic() - started)
         if len(not_asked := _not_asked(undecided)) == len(batch):
             await _rest(queue, not_asked, settings)
+
+
+def _measure_waits(stages: Stages, batch: Sequence[Leased], outcomes: Sequence[Outcome]) -> None:
+    """Of those that somebody was asked about now for the first time."""
+    for leased, outcome in zip(batch, outcomes, strict=True):
+        was_asked = isinstance(outcome, Analysis) or outcome.failure is not Failure.UNAVAILABLE
+        if was_asked and leased.attempts == 1:
+            stages.waited(leased.event.priority, leased.age_s)
 
 
 Undecided = tuple[Leased, ProviderError]

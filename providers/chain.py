@@ -50,6 +50,10 @@ class ProviderChain:
         """Counters since the start and the state of each, in the chain's order."""
         return tuple(one.stats for one in self.providers)
 
+    def use(self, providers: Sequence[Guarded]) -> None:
+        """From the next request on. What is being asked already goes on where it is."""
+        self.providers = tuple(providers)
+
     async def analyze(self, requests: Sequence[Request]) -> list[Outcome]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ask(request), name=f"analyze {request.event_id}") for request in requests]

@@ -14,7 +14,7 @@ from providers.budget import MoneyBudget, RetryBudget
 from providers.calls import Calls
 from providers.chain import ProviderChain
 from providers.detections import Detections
-from providers.guard import Guarded, Limits
+from providers.guard import Guarded, Limits, Measure, unmeasured
 from providers.http import JsonHttp, Judge, open_session
 from providers.moondream import Moondream
 from providers.ollama import Ollama
@@ -34,29 +34,51 @@ ASSUMED = Usage(tokens_in=4 * 735, tokens_out=4 * 10)
 """What a picture's questions are taken to use where the server doesn't tell: four calls of Moondream."""
 
 
+class ConfiguredChain(ProviderChain):
+    """A chain made of settings, which may be replaced by others while it is asked."""
+
+    def __init__(self, session: aiohttp.ClientSession, measure: Measure = unmeasured) -> None:
+        super().__init__(())
+        self._session = session
+        self._measure = measure
+        self._made: dict[str, tuple[ProviderSettings, Guarded]] = {}
+
+    def apply(self, settings: Sequence[ProviderSettings]) -> None:
+        """Providers whose settings are the same stay as they are, with their breaker, their pause and their budget.
+
+        Of no settings, a chain that tells what the detector saw. Raises ValueError where two have one name.
+        """
+        settings = tuple(settings) or (DetectionsSettings(kind="detections"),)
+        made: dict[str, tuple[ProviderSettings, Guarded]] = {}
+        for name, one in zip(provider_names(settings), settings, strict=True):
+            before = self._made.get(name)
+            made[name] = before if before and before[0] == one else (one, self._guarded(name, one))
+        self._made = made
+        self.use([guarded for _, guarded in made.values()])
+
+    def _guarded(self, name: str, settings: ProviderSettings) -> Guarded:
+        if isinstance(settings, DetectionsSettings):
+            return Guarded(Detections(name), measure=self._measure)
+        tally = Tally()
+        limits = Limits(
+            timeout_s=settings.timeout_s,
+            pictures_at_once=settings.pictures_at_once,
+            assumed_usd=ASSUMED.cost_usd(settings) or 0.0,
+        )
+        provider = _provider(name, settings, self._session, tally)
+        money = MoneyBudget(settings.usd_per_day)
+        return Guarded(provider, limits, money=money, tally=tally, measure=self._measure)
+
+
 @asynccontextmanager
-async def open_providers(settings: Sequence[ProviderSettings]) -> AsyncIterator[ProviderChain]:
-    """The chain of the providers in this order; of none, a chain that tells what the detector saw.
-
-    Connects to nobody yet. Raises ValueError where two providers have one name.
-    """
-    settings = tuple(settings) or (DetectionsSettings(kind="detections"),)
-    names = provider_names(settings)
+async def open_providers(
+    settings: Sequence[ProviderSettings], measure: Measure = unmeasured
+) -> AsyncIterator[ConfiguredChain]:
+    """The chain of the providers in this order. Connects to nobody yet. Raises ValueError as `apply` does."""
     async with open_session() as session:
-        yield ProviderChain([_guarded(n, one, session) for n, one in zip(names, settings, strict=True)])
-
-
-def _guarded(name: str, settings: ProviderSettings, session: aiohttp.ClientSession) -> Guarded:
-    if isinstance(settings, DetectionsSettings):
-        return Guarded(Detections(name))
-    tally = Tally()
-    limits = Limits(
-        timeout_s=settings.timeout_s,
-        pictures_at_once=settings.pictures_at_once,
-        assumed_usd=ASSUMED.cost_usd(settings) or 0.0,
-    )
-    provider = _provider(name, settings, session, tally)
-    return Guarded(provider, limits, money=MoneyBudget(settings.usd_per_day), tally=tally)
+        chain = ConfiguredChain(session, measure)
+        chain.apply(settings)
+        yield chain
 
 
 def _provider(

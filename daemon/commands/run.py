@@ -15,6 +15,7 @@ from daemon.app import serve
 from daemon.commands.options import config_option
 from daemon.config import Config, ConfigError, known_secrets, load_config
 from daemon.logs import configure_logs
+from daemon.reload import LoadConfig
 from daemon.systemd import Notifier
 from pipeline.journal_schema import JournalError
 from pipeline.yolo import DetectorBrokenError, DetectorError
@@ -32,11 +33,12 @@ _ARENAS = 2
 def run(config_path: Path, until_eof: bool) -> None:
     """Watch the cameras until SIGTERM or Ctrl-C."""
     config = load_config(config_path)
-    configure_logs(config.log, known_secrets(config_path))
+    redactor = configure_logs(config.log, known_secrets(config_path))
     faulthandler.enable()
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    load = LoadConfig(lambda: (load_config(config_path), known_secrets(config_path)), redactor.add_secrets)
     try:
-        finished = uvloop.run(_until_stopped(config, until_eof))
+        finished = uvloop.run(_until_stopped(config, load, until_eof))
     except* (ConfigError, DetectorError) as wrong:
         raise ConfigError([str(error) for error in _leaves(wrong)]).of(config_path) from None
     except* (JournalError, DetectorBrokenError) as failed:
@@ -45,8 +47,9 @@ def run(config_path: Path, until_eof: bool) -> None:
     sys.exit(0 if finished or not until_eof else 1)
 
 
-async def _until_stopped(config: Config, until_eof: bool) -> bool:
+async def _until_stopped(config: Config, load: LoadConfig, until_eof: bool) -> bool:
     stop = asyncio.Event()
+    notifier = Notifier()
     task = asyncio.current_task()
     assert task is not None
 
@@ -56,14 +59,19 @@ async def _until_stopped(config: Config, until_eof: bool) -> bool:
             log.warning("daemon.forced", signal=name)
             task.cancel()
         else:
+            notifier.stopping()
             log.info("daemon.stopping", signal=name)
             stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped, number.name)
+    if until_eof:
+        loop.add_signal_handler(signal.SIGHUP, stopped, "SIGHUP")
+    else:
+        loop.add_signal_handler(signal.SIGHUP, load.wanted.set)
     try:
-        return await serve(config, stop, Notifier(), until_eof)
+        return await serve(config, stop, notifier, load, until_eof)
     except asyncio.CancelledError:
         return False
 

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -180,19 +178,6 @@ def test_a_database_that_is_away_does_not_stop_the_watching_and_gets_its_rows_la
     config.write_text(a_config(tmp_path).read_text())
     assert lva("run", "--until-eof", "--config", str(config), timeout_s=140).returncode == 0
     assert all(row["outcome"] for row in events(config))
-
-
-def test_the_service_manager_hears_ready_then_stopping(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(address)
-        manager.settimeout(WAIT_S)
-        daemon = start(a_config(tmp_path, pace="realtime", loop=True), env=os.environ | {"NOTIFY_SOCKET": address})
-        lines: Lines = []
-        assert manager.recv(4096).startswith(b"READY=1\nSTATUS=")
-        daemon.send_signal(signal.SIGTERM)
-        assert manager.recv(4096).startswith(b"STOPPING=1")
-        assert finish(daemon, lines) == 0
 
 
 def test_the_daemon_itself_loads_no_torch(tmp_path: Path) -> None:
