@@ -17,6 +17,7 @@ class Notifier:
         given = environment if environment is not None else _taken_from(os.environ)
         self._address = given.get("NOTIFY_SOCKET", "")
         self._told_status = ""
+        self._is_stopping = False
         self.watchdog_s = _watchdog_s(given)
         """A sign of life is wanted this often; None: nobody wants any."""
 
@@ -30,13 +31,17 @@ class Notifier:
             self._send(f"STATUS={_line(status)}")
 
     def alive(self) -> None:
-        self._send("WATCHDOG=1")
+        """While stopping, the service manager's patience with that is what counts: a sign would arm its watchdog
+        again, for the last moments, in which nobody gives signs."""
+        if not self._is_stopping:
+            self._send("WATCHDOG=1")
 
     def extend(self, seconds: float) -> None:
         """Starting or stopping takes longer: for so long from now, the service manager is to wait."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def stopping(self) -> None:
+        self._is_stopping = True
         self._send("STOPPING=1\nSTATUS=draining")
 
     def _send(self, message: str) -> None:

@@ -81,9 +81,11 @@ class ServiceManager:
 
     def wait_said(self, condition: Callable[[dict[str, str]], Any]) -> Said:
         """The first message of which this is true, said already or to come."""
+        until_s = time.monotonic() + PATIENCE_S
         with self._heard:
-            found = self._heard.wait_for(lambda: self._first(condition), timeout=PATIENCE_S)
-        assert found, f"never said; it said {[said.fields for said in self.said][-10:]}"
+            while not (found := self._first(condition)) and self.daemon.poll() is None and time.monotonic() < until_s:
+                self._heard.wait(timeout=0.5)
+        assert found, f"never said ({self.daemon.poll()=}); it said {[said.fields for said in self.said][-10:]}"
         return found
 
     def wait_ready(self) -> Said:

@@ -63,7 +63,7 @@ def test_a_worker_that_ends_without_a_word_is_noticed_and_the_daemon_is_started_
 def test_what_is_away_outside_is_no_reason_for_a_restart(tmp_path: Path) -> None:
     """Database, camera and provider refuse all the time: signs of life go on."""
     provider = 'kind = "ollama"\nbase_url = "http://127.0.0.1:9"'
-    config = a_config(tmp_path, "drain_s = 0", provider, url="rtsp://127.0.0.1:9/x")
+    config = a_config(tmp_path, "drain_s = 0", provider, url="rtsp://127.0.0.1:9/x", pace="realtime")
     config.write_text(config.read_text() + '[database]\nurl = "postgresql://u@127.0.0.1:9/none"\n')
     with ServiceManager(tmp_path, watchdog_s=1.5) as manager:
         manager.start(config)
