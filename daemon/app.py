@@ -13,7 +13,7 @@ from daemon.embedded import embedded_postgres
 from daemon.reload import LoadConfig, Reload
 from daemon.summary import Summary
 from daemon.systemd import Notifier
-from daemon.tasks import side_tasks
+from daemon.tasks import after, side_tasks
 from daemon.tokens import tokens
 from daemon.watchdog import Watchdog
 from daemon.watching import Watching, enabled
@@ -55,14 +55,17 @@ async def serve(
         watchdog = Watchdog(lambda: tokens(core, watching, detector), notifier)
         summary = Summary(core, watching, notifier, reload)
 
+        ready = asyncio.Event()
+
         def on_ready() -> None:
             extending.cancel()
+            ready.set()
             notifier.ready(f"watching {len(cameras)} cameras")
             labels = sorted(detector.labels)[:20]
             log.info("daemon.ready", cameras=len(cameras), detector=detector.name, labels=labels)
 
         async with side_tasks(
-            watchdog=watchdog.feed_for_ever(),
+            watchdog=after(ready, watchdog.feed_for_ever),
             summary=summary.tell_for_ever(config.log.summary_s),
             reload=reload.serve_for_ever(load),
         ):

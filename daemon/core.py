@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from daemon.config import Config
-from daemon.tasks import either, side_tasks
+from daemon.tasks import after, either, side_tasks
 from pipeline.events import Event, EventKind
 from pipeline.intake import Intake
 from pipeline.journal import Journal
@@ -103,7 +103,7 @@ class Core:
             await self.intake.resume(await self.journal.recover())
             on_ready()
             retention = prune_for_ever(self._store, self.config.database.retention_days)
-            async with side_tasks(uploader=_after(started, self.uploader.run), retention=retention) as uploading:
+            async with side_tasks(uploader=after(started, self.uploader.run), retention=retention) as uploading:
                 self.tasks.append(uploading[0])
                 done = await self._work(produce, stop, until_eof)
                 self.tasks.clear()
@@ -172,8 +172,3 @@ def _set() -> asyncio.Event:
 
 async def _raise_when_failed(journal: Journal) -> None:
     await journal.failed
-
-
-async def _after(started: asyncio.Event, job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    await started.wait()
-    await job()

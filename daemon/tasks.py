@@ -1,7 +1,7 @@
 """Tasks that live beside something else, and never alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,11 @@ async def side_tasks(**jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[tuple[as
         yield tasks
         for task in tasks:
             task.cancel()
+
+
+async def after(started: asyncio.Event, job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    await started.wait()
+    await job()
 
 
 async def either(*jobs: Coroutine[Any, Any, Any]) -> None:

@@ -6,12 +6,12 @@ import signal
 import time
 from typing import Any
 
-from daemon import core
+from daemon import app, core
 from daemon.cli import main
 from daemon.commands import run
 from pipeline import worker
 
-_serve = run.serve
+_serve = app.serve
 _ends = asyncio.Event()
 
 
