@@ -1,6 +1,5 @@
 """Where events come in: first the journal, then the queue; what must make room ends as a row."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,8 @@ from pipeline.events import Event, EventOutcome, Gap
 from pipeline.journal import Accepted, Journal
 from pipeline.journal_file import Ending, Waiting
 from pipeline.journal_schema import JournalFullError
+from pipeline.open_events import OpenEvents
+from pipeline.owed_gaps import OwedGaps
 from pipeline.queue import EventQueue
 from pipeline.stages import Stages
 from providers.base import Question
@@ -32,33 +33,6 @@ class IntakeTally:
     refused: int = 0
 
 
-class OpenEvents:
-    """How many events have no outcome yet, for whoever waits until there are none."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._changed = asyncio.Event()
-
-    def add(self) -> None:
-        self.count += 1
-
-    def end(self, count: int) -> None:
-        self.count -= count
-        if count:
-            self._changed.set()
-
-    async def wait_none(self, patience_s: float) -> bool:
-        """Wait until all have ended; False if none ended for patience_s."""
-        while self.count:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(patience_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return False
-        return True
-
-
 class Intake:
     """The one door into journal and queue."""
 
@@ -73,22 +47,30 @@ class Intake:
         self._queue = queue
         self._questions_for = questions_for
         self._stages = stages or Stages()
+        self._owed = OwedGaps()
         self.open = OpenEvents()
         self.tally = IntakeTally()
 
-    async def event(self, event: Event, replayed: bool = False) -> None:
-        """Returns when the event is durable. One that nothing is asked about is over at once."""
+    async def event(self, event: Event, replayed: bool = False) -> bool:
+        """Returns when the event is durable, or was before. False: there was no room, it was never accepted.
+
+        One that nothing is asked about is over at once.
+        """
         ending, reason = self._ending_at_once(event)
         began_s = time.monotonic()
         try:
             accepted = await self._journal.accept(event, ending, reason, replayed)
         except JournalFullError as error:
             self._refused(event, error)
-            return
-        if not accepted.new and not accepted.shed:
+            return False
+        if accepted.new or accepted.shed:
+            self._stages.accepted(event, time.monotonic() - began_s, asked=accepted.new and ending is None)
+            await self._accepted(event, accepted, ending, reason)
+        else:
             self.tally.known += 1
-            return
-        self._stages.accepted(event, time.monotonic() - began_s, asked=accepted.new and ending is None)
+        return True
+
+    async def _accepted(self, event: Event, accepted: Accepted, ending: EventOutcome | None, reason: str) -> None:
         _tell(event)
         self.tally.accepted[event.kind] += 1
         self._made_room(accepted)
@@ -96,9 +78,16 @@ class Intake:
             await self._offer(Waiting(event.id, event.priority, 0.0))
         elif accepted.new and ending:
             self._over_at_once(event, ending, reason)
+        await self._owed.settle(self._record)
 
     async def gap(self, gap: Gap) -> None:
-        """A span in which a camera was blind, made durable."""
+        """A span in which a camera was blind, made durable; where there is no room, as soon as there is."""
+        try:
+            await self._record(gap)
+        except JournalFullError:
+            self._owed.later(gap)
+
+    async def _record(self, gap: Gap) -> None:
         await self._journal.record_gap(gap)
         self.tally.gaps += 1
 
@@ -109,15 +98,23 @@ class Intake:
         if waiting:
             log.info("journal.resumed", events=len(waiting), oldest_s=round(waiting[0].age_s))
 
+    def again(self, waiting: Sequence[Waiting]) -> None:
+        """Events that had a place before wait for their turn anew: nobody has to make room for them."""
+        for event in waiting:
+            self.open.add(event.id)
+            self._queue.put_back(event.id, event.priority, event.age_s)
+
     async def expire(self) -> None:
-        """End what has waited longer than its class may."""
+        """End what has waited longer than its class may, and write down what there was no room for before."""
+        await self._owed.settle(self._record)
         late = self._queue.expired()
         await self._end(late, EventOutcome.EXPIRED, "waited longer than queue.ttl_s allows")
 
     def _refused(self, event: Event, error: JournalFullError) -> None:
-        """It was never accepted, and nothing could be written to say so: the log is all that is left."""
+        """It was never accepted, and nothing can be written to say so yet: a gap will, once there is room."""
         self.tally.refused += 1
-        log.error("event.refused", event_id=str(event.id), camera=event.camera, kind=event.kind, error=str(error))
+        if self._owed.refused(event) == 1:  # from then on the gap counts
+            log.error("event.refused", event_id=str(event.id), camera=event.camera, kind=event.kind, error=str(error))
 
     def _ending_at_once(self, event: Event) -> tuple[EventOutcome | None, str]:
         if not self._questions_for(event):
@@ -127,7 +124,7 @@ class Intake:
         return None, ""
 
     async def _offer(self, waiting: Waiting) -> None:
-        self.open.add()
+        self.open.add(waiting.id)
         shed = self._queue.offer(waiting.id, waiting.priority, waiting.age_s)
         if shed is not None:
             self._tell_shedding()
@@ -137,7 +134,7 @@ class Intake:
         for event_id in accepted.shed:
             self._queue.discard(event_id)
         if accepted.shed:
-            self.open.end(len(accepted.shed) - (0 if accepted.new else 1))
+            self.open.end(accepted.shed)
             self._tell_shedding()
             self.tally.ended[EventOutcome.SHED] += len(accepted.shed)
 
@@ -154,7 +151,7 @@ class Intake:
     async def _end(self, ids: Sequence[UUID], outcome: EventOutcome, reason: str) -> None:
         if ids:
             await self._journal.finish([Ending(event_id, outcome, reason) for event_id in ids])
-            self.open.end(len(ids))
+            self.open.end(ids)
             self.tally.ended[outcome] += len(ids)
 
 

@@ -64,9 +64,13 @@ _END = _Turn(math.inf, 0, None)
 """Sorts last; put back by each worker that finds it."""
 
 
+_PASSED_OVER_MAX = 1000
+"""Turns of events that are gone, beyond as many as wait: then the heap is made anew without them."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    priority: Priority
+    order: int
     expires: float
 
 
@@ -92,6 +96,9 @@ class EventQueue:
     def __len__(self) -> int:
         return sum(map(len, self._by_class.values()))
 
+    def __contains__(self, event_id: UUID) -> bool:
+        return any(event_id in waiting for waiting in self._by_class.values())
+
     def depth(self) -> dict[str, int]:
         """How many wait, by class."""
         return {priority.word: len(waiting) for priority, waiting in self._by_class.items()}
@@ -109,7 +116,8 @@ class EventQueue:
         arrived = self._clock() - age_s
         due = -math.inf if priority is Priority.CRITICAL else arrived + self._settings.patience_s.of(priority)
         self._order += 1
-        self._by_class[priority][event_id] = _Waiting(priority, arrived + self._settings.ttl_s.of(priority))
+        self._by_class[priority][event_id] = _Waiting(self._order, arrived + self._settings.ttl_s.of(priority))
+        self._forget_passed_over()
         self._heap.put_nowait(_Turn(due, self._order, event_id))
         self._grown.set()
 
@@ -166,9 +174,23 @@ class EventQueue:
             if turn.id is None:
                 self._heap.put_nowait(turn)
                 break
-            if self.discard(turn.id):
+            if self._is_valid(turn.id, turn.order):
+                self.discard(turn.id)
                 ids.append(turn.id)
         return ids
+
+    def _is_valid(self, event_id: UUID, order: int) -> bool:
+        """Whether its event waits, and by this turn: one that was gone and came back has another."""
+        return any((entry := waiting.get(event_id)) and entry.order == order for waiting in self._by_class.values())
+
+    def _forget_passed_over(self) -> None:
+        """In a flood that nobody takes from, what was shed must not stay in memory either."""
+        if self._heap.qsize() <= 2 * len(self) + _PASSED_OVER_MAX:
+            return
+        turns = [self._heap.get_nowait() for _ in range(self._heap.qsize())]
+        for turn in turns:
+            if turn.id is None or self._is_valid(turn.id, turn.order):
+                self._heap.put_nowait(turn)
 
     def _shed(self) -> UUID:
         waiting = next(self._by_class[priority] for priority in reversed(Priority) if self._by_class[priority])

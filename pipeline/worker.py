@@ -13,9 +13,9 @@ import structlog
 from pydantic import Field
 
 from pipeline.events import Event, EventOutcome
-from pipeline.intake import OpenEvents
 from pipeline.journal import Journal
 from pipeline.journal_file import Ending, Leased
+from pipeline.open_events import OpenEvents
 from pipeline.progress import Progress
 from pipeline.queue import EventQueue
 from pipeline.stages import Stages
@@ -83,6 +83,9 @@ class Retries:
     def __len__(self) -> int:
         return len(self._timers)
 
+    def __contains__(self, event_id: UUID) -> bool:
+        return event_id in self._timers
+
     def later(self, leased: Leased, failure: ProviderError) -> None:
         """Keeps the id, not the picture: that comes from the journal again."""
         event_id, priority = leased.event.id, leased.event.priority
@@ -121,7 +124,7 @@ async def work(
     """One worker's life: until the queue is closed and dry."""
     progress, stages = progress or Progress(), stages or Stages()
     while ids := await queue.take(settings.batch_size, settings.linger_s):
-        with progress.at_work():
+        with progress.at_work(), open_events.hold(ids):
             batch = await journal.lease(ids)
             if not batch:
                 continue
@@ -130,7 +133,7 @@ async def work(
             _measure_waits(stages, batch, outcomes)
             endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
             await journal.finish(endings)
-            open_events.end(len(endings))
+            open_events.end(ending.event_id for ending in endings)
             await _give_back(journal, undecided)
             for leased, failure in undecided:
                 retries.later(leased, failure)

@@ -148,3 +148,44 @@ def test_nothing_is_lost_or_doubled_and_the_limit_holds(offers: list[tuple[Prior
         assert sorted(taken + shed) == sorted(ids)
 
     asyncio.run(run())
+
+
+async def test_an_event_that_was_gone_and_came_back_waits_for_its_new_turn() -> None:
+    queue = a_queue()
+    back, other = offer(queue, Priority.MEDIUM), offer(queue, Priority.MEDIUM)
+    queue.discard(back)
+    queue.offer(back, Priority.MEDIUM)
+    assert await queue.take(3, linger_s=0) == [other, back]
+
+
+async def test_what_was_shed_while_nobody_took_anything_does_not_stay_in_memory() -> None:
+    """Case 45."""
+    queue = a_queue(limit=10)
+    for _ in range(20_000):
+        offer(queue, Priority.CRITICAL)
+    assert queue._heap.qsize() < 2000
+    last = offer(queue, Priority.CRITICAL)
+    assert (await queue.take(20, linger_s=0))[-1] == last
+
+
+async def test_a_queue_knows_who_waits() -> None:
+    queue = a_queue()
+    waits = offer(queue, Priority.LOW)
+    assert waits in queue
+    queue.discard(waits)
+    assert waits not in queue
+
+
+async def test_a_flood_of_the_urgent_holds_up_the_others_only_as_long_as_their_patience() -> None:
+    """Case 45: a thousand HIGH a second, and the one LOW among them is not served last."""
+    clock = FakeClock()
+    queue = a_queue(clock, patience_s=Patience(high=2, low=120))
+    low = offer(queue, Priority.LOW)
+    served: list[UUID] = []
+    while low not in served:
+        for _ in range(20):
+            offer(queue, Priority.HIGH)
+        clock.now_s += 1
+        served += await queue.take(10, linger_s=0)
+        assert clock.now_s < 1000 + 3 * 120
+    assert len(queue) > 0
