@@ -89,6 +89,18 @@ class Journal:
         self._has_outbox.set()
         return waiting
 
+    async def open_count(self) -> int:
+        """How many events have no outcome."""
+        return cast(int, await self._do(lambda file: file.open_count()))
+
+    async def waiting(self) -> list[Waiting]:
+        """Those of them that no worker has, oldest first."""
+        return cast(list[Waiting], await self._do(lambda file: file.waiting()))
+
+    async def leased(self) -> list[UUID]:
+        """Those that a worker has."""
+        return cast(list[UUID], await self._do(lambda file: file.leased()))
+
     async def lease(self, ids: Sequence[UUID]) -> list[Leased]:
         return cast(list[Leased], await self._do(lambda file: file.lease(ids)))
 
@@ -113,6 +125,10 @@ class Journal:
 
     async def counts(self) -> dict[str, int]:
         return cast(dict[str, int], await self._do(lambda file: file.counts()))
+
+    async def oldest_s(self) -> float:
+        """The age of the event that has waited longest for its outcome; 0 when there is none."""
+        return cast(float, await self._do(lambda file: file.oldest_s()))
 
     async def wait_outbox(self) -> None:
         await self._has_outbox.wait()

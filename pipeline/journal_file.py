@@ -35,6 +35,9 @@ UPDATE events SET state = 'captured', attempts = attempts - ? WHERE event_id = ?
 _TO_SHED = """
 SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1
 """
+_OLDEST = "SELECT boot_id, accepted_boot, accepted_wall FROM events ORDER BY number LIMIT 1"
+_LEASED = "SELECT event_id FROM events WHERE state = 'leased'"
+_OPEN_COUNT = "SELECT count(*) FROM events"  # without a condition: over the smallest index
 _COUNTS = """
 SELECT (SELECT count(*) FROM events WHERE state = 'captured'), (SELECT count(*) FROM events WHERE state = 'leased'),
        (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)
@@ -125,6 +128,13 @@ class JournalFile:
             for key, priority, *accepted in self._rows(_WAITING)
         ]
 
+    def leased(self) -> list[UUID]:
+        return [UUID(bytes=key) for [key] in self._rows(_LEASED)]
+
+    def open_count(self) -> int:
+        [[count]] = self._rows(_OPEN_COUNT)
+        return int(count)
+
     def lease(self, ids: Sequence[UUID]) -> list[Leased]:
         """Give these events to a worker; those that are not waiting any more are left out."""
         return [leased for event_id in ids if (leased := self._lease(event_id.bytes))]
@@ -195,6 +205,10 @@ class JournalFile:
             self._send(
                 "dead_letters", to_json(dead_letter_row(row.table, sqlstate, reason, row.body, self._clock.now()))
             )
+
+    def oldest_s(self) -> float:
+        """The age of the event that was accepted first of those without an outcome; 0 when there is none."""
+        return next((self._clock.age_s(*accepted) for accepted in self._rows(_OLDEST)), 0.0)
 
     def counts(self) -> dict[str, int]:
         """How much is where."""
