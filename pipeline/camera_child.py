@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from pipeline.camera_link import ChildSettings, Command, DetectorInput, Splitter, pack, slot_view
+from pipeline.camera_link import MAX_PIXELS, ChildSettings, Command, DetectorInput, Splitter, pack, slot_view
 from pipeline.camera_settings import CameraSettings
 from pipeline.letterbox import Picture
 
@@ -24,8 +24,8 @@ STDERR_LINES = 100
 ROOT = Path(__file__).resolve().parent.parent
 
 ENVIRONMENT = {
-    "OPENCV_IO_MAX_IMAGE_PIXELS": "50000000",  # a small PNG can decode to gigabytes
-    "OPENCV_FFMPEG_LOGLEVEL": "24",  # warnings: the only place where FFmpeg says why it failed
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    "OPENCV_FFMPEG_LOGLEVEL": "32",  # down to information: that a camera sends us elsewhere is no more to FFmpeg
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",

@@ -54,6 +54,20 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Blind:
+    """The stream goes on, and shows nothing since `since` (aware, UTC): it is frozen, black or blank."""
+
+    reason: str
+    since: datetime
+    cause: LossCause
+
+
+@dataclass(frozen=True, slots=True)
+class Seeing:
+    """After Blind, in the same connection: there are pictures again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A file or folder without `loop` came to its end. Nothing follows."""
 
@@ -63,6 +77,7 @@ class CameraState(StrEnum):
     UP = "up"
     FROZEN = "frozen"
     BLACK = "black"
+    DAMAGED = "damaged"
     DOWN = "down"
     ENDED = "ended"
 
@@ -77,6 +92,10 @@ class CameraStats:
     frames_handed: int = 0
     dropped_by_cause: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
+    down_reason: str = ""
+    """Without secrets; empty while the camera gives pictures."""
+    down_since_s: float = 0.0
+    """By the clock that goes on while the machine sleeps; says something only while it is down."""
 
 
 class CameraGone(Exception):  # noqa: N818 - a state of the world more than an error

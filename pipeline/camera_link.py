@@ -25,6 +25,9 @@ SLOT = struct.Struct("<I")
 SEQ = struct.Struct("<Q")
 SLOT_AND_SEQ = struct.Struct("<IQ")
 
+MAX_PIXELS = 50_000_000
+"""Of one picture: more than any camera gives. A few hundred kilobytes can decode to gigabytes."""
+
 
 class Command(IntEnum):
     """From the parent. SETTINGS comes first and once; OPEN starts a connection; RELEASE frees a slot."""
@@ -57,8 +60,13 @@ class LossCause(StrEnum):
     AUTH = "auth"
     MISSING = "missing"
     UNSUPPORTED = "unsupported"
+    REDIRECTED = "redirected"
+    TOO_LARGE = "too_large"
     CLOSED = "closed"
     CRASHED = "crashed"
+    MEMORY = "memory"
+    FROZEN = "frozen"
+    BLACK = "black"
 
 
 class Health(StrEnum):
@@ -67,6 +75,8 @@ class Health(StrEnum):
     OK = "ok"
     FROZEN = "frozen"
     BLACK = "black"
+    DAMAGED = "damaged"
+    """Every one of them is; they are looked at all the same."""
 
 
 class SourceKind(StrEnum):

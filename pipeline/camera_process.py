@@ -9,7 +9,6 @@ whatever the first does.
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -20,28 +19,35 @@ import cv2
 import numpy as np
 
 from pipeline.camera_feed import Feed
-from pipeline.camera_link import SEQ, SLOT, SLOT_AND_SEQ, ChildSettings, Command, Message, Splitter, pack
+from pipeline.camera_link import (
+    SEQ,
+    SLOT,
+    SLOT_AND_SEQ,
+    ChildSettings,
+    Command,
+    LossCause,
+    Message,
+    Splitter,
+    pack,
+)
+from pipeline.camera_log import FFmpegLog
+from pipeline.camera_loss import SourceLostError
+from pipeline.camera_memory import MemoryLimit
 from pipeline.camera_slots import Slots
-from pipeline.camera_source import SourceLostError
 from pipeline.letterbox import Picture
 
 PR_SET_PDEATHSIG = 1
-IOLBF = 1
 READ_BYTES = 65536
 
 
 class Outbox:
-    """Whole messages to the parent, from either thread. Takes stdout for itself, so that no stray print gets
-    between.
+    """Whole messages to the parent, from either thread. Keeps the pipe to itself, so that no stray print gets
+    between: what is printed goes elsewhere.
     """
 
     def __init__(self) -> None:
         self._fd = os.dup(1)
         os.dup2(2, 1)
-        # FFmpeg's log goes to C's stdout, by OpenCV: by the line, or it would lie in a buffer when it is
-        # looked for.
-        libc = ctypes.CDLL(None)
-        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, IOLBF, 0)
         self._lock = threading.Lock()
 
     def send(self, kind: Message, payload: bytes = b"") -> None:
@@ -54,8 +60,9 @@ class Outbox:
 class CameraProcess:
     """What the two threads share: the slots, the way out, and the wish for a connection."""
 
-    def __init__(self, settings: ChildSettings, outbox: Outbox) -> None:
-        self._settings, self._outbox = settings, outbox
+    def __init__(self, settings: ChildSettings, outbox: Outbox, memory: MemoryLimit) -> None:
+        self._settings, self._outbox, self._memory = settings, outbox, memory
+        self._log = FFmpegLog()
         self._slots = Slots(settings)
         self._wanted = threading.Semaphore(0)
 
@@ -88,14 +95,16 @@ class CameraProcess:
         return np.asarray(encoded, np.uint8).tobytes()
 
     def follow(self) -> None:
-        """Main thread: one connection for each OPEN, for ever."""
+        """Main thread: one connection for each OPEN, until this process is too large to go on."""
         seq = self._settings.first_seq
         while self._wanted.acquire():
-            feed = Feed(self._settings, self._slots, self._outbox.send, seq)
+            feed = Feed(self._settings, self._slots, self._outbox.send, self._log, self._memory, seq)
             try:
                 feed.run()
             except SourceLostError as loss:
                 self._outbox.send(Message.LOST, json.dumps([loss.cause, loss.reason]).encode())
+                if loss.cause is LossCause.MEMORY:
+                    return
             else:
                 self._outbox.send(Message.ENDED)
             seq = feed.seq
@@ -106,12 +115,6 @@ def die_with_the_parent(parent_pid: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(0)
-
-
-def limit_memory(limit_mb: int) -> None:
-    """A decoder that leaks ends with an error of its own, not by starving its neighbours."""
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_mb << 20, limit_mb << 20))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def read_commands() -> Iterator[tuple[int, bytes]]:
@@ -138,12 +141,14 @@ def main() -> None:
     settings = ChildSettings.from_json(next(commands)[1])
     close_all_but({0, 1, 2, settings.memory_fd})
     outbox = Outbox()
-    limit_memory(settings.memory_limit_mb)
+    memory = MemoryLimit(settings.memory_limit_mb)
+    memory.impose()
     cv2.setNumThreads(1)
-    process = CameraProcess(settings, outbox)
+    process = CameraProcess(settings, outbox, memory)
     threading.Thread(target=process.obey, args=(commands,), name="obey", daemon=True).start()
     outbox.send(Message.READY)
     process.follow()
+    os._exit(0)  # not by way of the interpreter's end, which might ask for memory
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ import math
 import os
 import re
 import stat
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from pipeline.camera_link import ChildSettings, LossCause, SourceKind
+from pipeline.camera_link import MAX_PIXELS, ChildSettings, LossCause, SourceKind
+from pipeline.camera_log import FFmpegLog, text
+from pipeline.camera_loss import SourceLostError
 from pipeline.letterbox import Picture
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -36,13 +36,16 @@ CAPTURE_OPTIONS = {
     SourceKind.RTSP: (
         "rtsp_transport;tcp|allowed_media_types;video|fpsprobesize;2|protocol_whitelist;rtsp,rtsps,rtp,tcp,tls,crypto"
     ),
-    SourceKind.HTTP: "protocol_whitelist;http,https,tcp,tls,crypto",
+    SourceKind.HTTP: "protocol_whitelist;http,https,tcp,tls,crypto|max_redirects;0",
     SourceKind.FILE: "protocol_whitelist;file",
     SourceKind.DEVICE: "",
 }
 """FFmpeg's, by kind. Guessing the rate from few frames halves the time to the first. The whitelist keeps a
-stream or a playlist from naming a file, and a file from calling out.
+stream or a playlist from naming a file, and a file from calling out. Where a camera sends us elsewhere, HTTP does
+not go; RTSP does, and only says so.
 """
+
+REDIRECTED = re.compile(r"Redirecting to (\S+)")
 
 CAUSE_IN_LOG = {
     LossCause.AUTH: re.compile(r"(?:failed: |HTTP error |returned )40[13]\b"),
@@ -54,29 +57,32 @@ CAUSE_IN_LOG = {
 """FFmpeg tells why it failed only to its log."""
 
 LOG_PREFIX = re.compile(r"^(\[[^]]*\] )*(Connection to \S+ failed: )?")
+NOTHING_SAID = {SourceKind.HTTP: "FFmpeg can't read it; to where an answer redirects, it does not go"}
 TIMED_OUT_SHARE = 0.9
 """A call that took this share of its timeout ended because of it: OpenCV doesn't say."""
 
 
-class SourceLostError(Exception):
-    """There is no picture, because of `cause`."""
+MOST_UNDECODABLE = 50
+"""So many pictures in a row that can't be decoded are the end."""
 
-    def __init__(self, cause: LossCause, reason: str) -> None:
-        super().__init__(reason)
-        self.cause, self.reason = cause, reason
+
+class UnreadableError(Exception):
+    """This picture can't be decoded, and why in a word; others may."""
 
 
 class Source(Protocol):
-    """Something with one picture after the other. `fps` is None where nobody says (most live cameras do)."""
+    """Something with one picture after the other. `fps` is None where nobody says (most live cameras do); `damaged`
+    is whether the decoder complained about the picture that was grabbed last."""
 
     codec: str
     fps: float | None
+    damaged: bool
 
     def grab(self) -> bool:
         """Move to the next picture; False at the end of a file. Raises SourceLostError."""
 
-    def retrieve(self, out: Picture | None) -> Picture | None:
-        """Decode the picture, into `out` if its size fits; None if it can't be decoded."""
+    def retrieve(self, out: Picture | None) -> Picture:
+        """Decode the picture, into `out` if its size fits. Raises UnreadableError."""
 
     def close(self) -> None: ...
 
@@ -84,41 +90,63 @@ class Source(Protocol):
 class VideoSource:
     """A file, a stream or a device, by OpenCV."""
 
-    def __init__(self, capture: cv2.VideoCapture, settings: ChildSettings) -> None:
-        self._capture, self._settings = capture, settings
+    def __init__(self, capture: cv2.VideoCapture, settings: ChildSettings, log: FFmpegLog) -> None:
+        self._capture, self._log = capture, log
+        self._is_live, self._read_timeout_s = settings.kind is not SourceKind.FILE, settings.read_timeout_s
         fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
         name = fourcc.decode("ascii", "replace").strip("\0 ").lower()
         self.codec = CODEC_NAMES.get(name, name)
         fps = capture.get(cv2.CAP_PROP_FPS)
         sane = SANE_FPS[0] <= fps <= SANE_FPS[1]
         self.fps: float | None = fps if sane else None
+        self.damaged = False
+        self._undecodable = 0
 
     def grab(self) -> bool:
-        started_s = time.monotonic()
-        if self._capture.grab():
+        """What can't be decoded is a picture too, one that `retrieve` can't read: the clock goes on with it."""
+        if self._undecodable:
+            self._undecodable -= 1
             return True
-        if self._settings.kind is SourceKind.FILE:
-            return False
-        if time.monotonic() - started_s >= TIMED_OUT_SHARE * self._settings.read_timeout_s:
-            raise SourceLostError(LossCause.STALLED, f"no frame for {self._settings.read_timeout_s:g} s")
-        raise SourceLostError(LossCause.CLOSED, "the stream ended")
+        return self._next()
 
-    def retrieve(self, out: Picture | None) -> Picture | None:
+    def _next(self) -> bool:
+        """On to a picture. OpenCV says the same of one that can't be decoded, of the end and of a timeout; only after
+        the first come others.
+        """
+        started_s = time.monotonic()
+        for tried in range(MOST_UNDECODABLE):
+            grabbed = self._capture.grab()
+            self.damaged = self._log.tells_an_error()
+            if grabbed:
+                self._undecodable = tried
+                return True
+            if self._is_live and time.monotonic() - started_s >= TIMED_OUT_SHARE * self._read_timeout_s:
+                raise SourceLostError(LossCause.STALLED, f"no frame for {self._read_timeout_s:g} s")
+        if self._is_live:
+            raise SourceLostError(LossCause.CLOSED, "the stream ended")
+        return False
+
+    def retrieve(self, out: Picture | None) -> Picture:
+        if self._undecodable:
+            raise UnreadableError("corrupt")
         ok, picture = self._capture.retrieve(out)
-        return np.asarray(picture, np.uint8) if ok and picture is not None else None
+        if not ok or picture is None:
+            raise UnreadableError("corrupt")
+        return np.asarray(picture, np.uint8)
 
     def close(self) -> None:
         self._capture.release()
 
 
-class FolderSource:
-    """The pictures of a folder, by name; one that can't be read is skipped."""
+class PicturesSource:
+    """The pictures of a folder, by name, or a single one; what can't be read is skipped."""
 
-    def __init__(self, paths: list[Path], settings: ChildSettings) -> None:
+    def __init__(self, paths: Sequence[Path], settings: ChildSettings) -> None:
         self._paths: Iterator[Path] = iter(paths)
         self._path = paths[0]
         self.codec = paths[0].suffix.lstrip(".").lower()
         self.fps: float | None = settings.detect_fps
+        self.damaged = False
 
     def grab(self) -> bool:
         path = next(self._paths, None)
@@ -127,35 +155,41 @@ class FolderSource:
         self._path = path
         return True
 
-    def retrieve(self, out: Picture | None) -> Picture | None:
+    def retrieve(self, out: Picture | None) -> Picture:
         try:
             picture = cv2.imread(os.fspath(self._path), cv2.IMREAD_COLOR)
-        except cv2.error:  # more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
-            return None
-        return None if picture is None else np.asarray(picture, np.uint8)
+        except cv2.error as error:  # its header tells of more than OPENCV_IO_MAX_IMAGE_PIXELS: nothing was decoded
+            raise UnreadableError(LossCause.TOO_LARGE) from error
+        if picture is None:
+            raise UnreadableError("corrupt")
+        return np.asarray(picture, np.uint8)
 
     def close(self) -> None:
         pass
 
 
-def open_source(settings: ChildSettings) -> Source:
+def open_source(settings: ChildSettings, log: FFmpegLog) -> Source:
     """Blocks until the source is open, at most about its open timeout. Raises SourceLostError."""
     if settings.kind is SourceKind.FILE:
         path = Path(settings.url)
         if path.is_dir():
-            return _open_folder(path, settings)
+            return PicturesSource(_pictures_in(path), settings)
         _check_file(path)
-    return _open_video(settings)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return PicturesSource([path], settings)  # FFmpeg would decode it before it tells how large it is
+    return _open_video(settings, log)
 
 
-def _open_folder(folder: Path, settings: ChildSettings) -> FolderSource:
+def _pictures_in(folder: Path) -> Sequence[Path]:
+    """Regular files only: opening a pipe would wait for whoever writes into it."""
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        named = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        paths = [path for path in named if path.is_file()]
     except OSError as error:
         raise SourceLostError(LossCause.MISSING, error.strerror or "cannot be listed") from error
     if not paths:
         raise SourceLostError(LossCause.MISSING, "no pictures in the folder")
-    return FolderSource(paths, settings)
+    return paths
 
 
 def _check_file(path: Path) -> None:
@@ -169,16 +203,32 @@ def _check_file(path: Path) -> None:
         raise SourceLostError(LossCause.AUTH, "no permission to read the file")
 
 
-def _open_video(settings: ChildSettings) -> VideoSource:
+def _open_video(settings: ChildSettings, log: FFmpegLog) -> VideoSource:
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS[settings.kind]
     started_s = time.monotonic()
-    with _log_into_text() as text:
-        capture = _capture(settings)
-        opened = capture.isOpened()
-    if opened:
-        return VideoSource(capture, settings)
-    capture.release()
-    raise _why_not_open("".join(text), time.monotonic() - started_s, settings)
+    log.lines()  # of the connection before
+    capture = _capture(settings)
+    said = [*filter(None, map(text, log.lines()))]
+    if loss := _refusal(capture, said):
+        capture.release()
+        raise loss
+    if not capture.isOpened():
+        raise _why_not_open(said, time.monotonic() - started_s, settings)
+    return VideoSource(capture, settings, log)
+
+
+def _refusal(capture: cv2.VideoCapture, said: Sequence[str]) -> SourceLostError | None:
+    """Why we don't want what was opened. The picture's size is known now, and nothing of it decoded yet."""
+    if elsewhere := next(filter(None, map(REDIRECTED.search, said)), None):
+        return SourceLostError(
+            LossCause.REDIRECTED, f"it sends us to {elsewhere[1]}; only a url that is configured is read"
+        )
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        return SourceLostError(
+            LossCause.TOO_LARGE, f"{width} × {height} pixels are more than {MAX_PIXELS // 10**6} million"
+        )
+    return None
 
 
 def _capture(settings: ChildSettings) -> cv2.VideoCapture:
@@ -195,34 +245,13 @@ def _capture(settings: ChildSettings) -> cv2.VideoCapture:
     return cv2.VideoCapture(settings.url, cv2.CAP_FFMPEG, flat)
 
 
-def _why_not_open(log: str, took_s: float, settings: ChildSettings) -> SourceLostError:
+def _why_not_open(said: Sequence[str], took_s: float, settings: ChildSettings) -> SourceLostError:
     for cause, words in CAUSE_IN_LOG.items():
-        if line := next(filter(words.search, log.splitlines()), ""):
+        if line := next(filter(words.search, said), ""):
             return SourceLostError(cause, LOG_PREFIX.sub("", line))
     if settings.kind is SourceKind.DEVICE and not os.path.exists(settings.url):
         return SourceLostError(LossCause.MISSING, "no such device")
     if settings.kind is not SourceKind.FILE and took_s >= TIMED_OUT_SHARE * settings.open_timeout_s:
         return SourceLostError(LossCause.TIMEOUT, f"no answer in {settings.open_timeout_s:g} s")
-    said = (line for line in log.splitlines() if "[OPENCV:FFMPEG" in line)
-    return SourceLostError(LossCause.UNSUPPORTED, LOG_PREFIX.sub("", next(said, "FFmpeg can't read it")))
-
-
-@contextmanager
-def _log_into_text() -> Iterator[list[str]]:
-    """What C code writes to stdout and stderr meanwhile: text at the end, and then passed on to the real
-    stderr.
-    """
-    text: list[str] = []
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 1)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield text
-        finally:
-            os.dup2(real, 1)
-            os.dup2(real, 2)
-            os.close(real)
-            held.seek(0)
-            text.append(held.read().decode(errors="replace"))
-            os.write(2, text[0].encode())
+    nothing_said = NOTHING_SAID.get(settings.kind, "FFmpeg can't read it")
+    return SourceLostError(LossCause.UNSUPPORTED, LOG_PREFIX.sub("", next(iter(said), nothing_said)))

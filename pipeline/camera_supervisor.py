@@ -134,6 +134,7 @@ class Supervisor:
             self._patience_s = self._settings.stall_s
         elif kind == Message.LOST:
             cause, reason = json.loads(payload)
+            self.restarts += cause == LossCause.MEMORY
             self._decide(Loss(LossCause(cause), self._settings.redact(reason)))
         elif kind == Message.ENDED:
             self._decide(None)

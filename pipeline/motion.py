@@ -92,6 +92,11 @@ class HealthCheck:
         self._frozen_after_s = frozen_after_s
         self._checksum, self._checked_s, self._changed_s, self._bright_s = 0, -FROZEN_CHECK_S, 0.0, 0.0
 
+    @property
+    def well_s(self) -> float:
+        """When it was last seen that there is a picture, and that it changes."""
+        return min(self._bright_s, self._changed_s)
+
     def look(self, picture: Picture, small: Thumbnail, stream_s: float) -> Health:
         low, high, _, _ = cv2.minMaxLoc(small)
         if high > BLACK_LEVEL and high - low > BLANK_SPREAD:

@@ -14,8 +14,8 @@ from typing import Any
 import uvloop
 
 from daemon.summary import rss_mb
-from pipeline.camera import Camera
-from pipeline.camera_events import Ended, Frame, Lost, Opened
+from pipeline.camera import Camera, CameraEvent
+from pipeline.camera_events import Frame
 from pipeline.camera_link import DetectorInput
 from pipeline.camera_settings import CameraSettings
 from pipeline.detector import Detector, DetectorSettings, open_detector
@@ -51,7 +51,7 @@ class Timed:
         self.frames = 0
         self.jpeg, self.release = camera.jpeg, camera.release
 
-    async def next(self) -> Frame | Opened | Lost | Ended:
+    async def next(self) -> CameraEvent:
         item = await self._camera.next()
         if isinstance(item, Frame):
             self.first_s = self.first_s or time.perf_counter()

@@ -20,6 +20,11 @@ def scene(index: int, size: tuple[int, int] = SIZE, moves: bool = True) -> Pictu
     return picture
 
 
+def plain(colour: tuple[int, int, int], size: tuple[int, int] = SIZE) -> Picture:
+    """One colour (BGR), everywhere."""
+    return np.full((size[1], size[0], 3), colour, np.uint8)
+
+
 def black(size: tuple[int, int] = SIZE) -> Picture:
     return np.zeros((size[1], size[0], 3), np.uint8)
 

@@ -1,9 +1,11 @@
-"""An RTSP server that follows a script: it can misbehave, which real ones cannot. MJPEG over TCP.
+"""An RTSP server that follows a script: it can misbehave, which real ones cannot. MJPEG or H.264 over TCP.
 
-Threads, not asyncio: it goes on misbehaving while the loop under test is busy. The packet format is RFC 2435.
+Threads, not asyncio: it goes on misbehaving while the loop under test is busy. MJPEG is packed as in RFC 2435.
 """
 
 import itertools
+import random
+import re
 import socket
 import struct
 import threading
@@ -12,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import md5
 from types import TracebackType
 from typing import Self
 
 import cv2
 
 from pipeline.letterbox import Picture
-from tests.cameras.pictures import SIZE, black, scene
+from tests.cameras import rtp_h264
+from tests.cameras.pictures import SIZE, black, plain, scene
 
 FRAGMENT_BYTES = 1300
 JPEG_TYPE_420 = 1
@@ -26,6 +30,10 @@ Q_TABLES_FOLLOW = 255
 RTP_JPEG = 26
 CLOCK_STEP = 3000
 DRIP_S = 0.3
+FLIPPED_SHARE = 0.0005
+"""Of a damaged picture's bytes: at least one, and enough to be seen."""
+
+REALM, NONCE = "camera", "0123456789abcdef"
 
 
 class Fault(StrEnum):
@@ -40,17 +48,33 @@ class Fault(StrEnum):
     RESIZE = "another size after the frames"
     FROZEN = "repeats one frame"
     BLACK = "is black"
+    GREY = "is grey, as of a decoder without a key frame"
+    GREEN = "is green, as of a decoder without a picture"
     FLOOD = "a thousand frames a second"
+    DAMAGED = "flips bits of every picture"
+    DAMAGED_AT_TIMES = "flips bits of every third picture"
+    REDIRECT = "302"
 
 
 @dataclass(frozen=True)
 class Script:
-    """What to do: the fault sets in after so many good frames."""
+    """What to do: the fault sets in after so many good frames, and lasts for so many.
+
+    `elsewhere` is where a REDIRECT leads; with `login`, nobody gets in without this user and password (Digest).
+    """
 
     fault: Fault = Fault.NONE
     after_frames: int = 10
+    fault_frames: int = 10**9
     fps: float = 25.0
     moves: bool = True
+    codec: str = "mjpeg"
+    size: tuple[int, int] = SIZE
+    elsewhere: str = ""
+    login: tuple[str, str] | None = None
+
+    def is_in_fault(self, index: int) -> bool:
+        return self.after_frames <= index < self.after_frames + self.fault_frames
 
 
 class ScriptedRtspServer:
@@ -129,23 +153,23 @@ class ScriptedRtspServer:
             if script.fault is Fault.HANG_DESCRIBE and method == "DESCRIBE":
                 self._stopped.wait()
                 return False
-            client.sendall(self._answer(method, sequence, script))
+            client.sendall(self._answer(request, headers, sequence, script))
             if method == "PLAY":
                 return True
         return False
 
-    def _answer(self, method: str, sequence: str, script: Script) -> bytes:
-        if script.fault is Fault.UNAUTHORIZED and method == "DESCRIBE":
-            realm = 'WWW-Authenticate: Digest realm="camera", nonce="0123456789abcdef"'
+    def _answer(self, request: str, headers: list[str], sequence: str, script: Script) -> bytes:
+        method = request.split()[0]
+        if method == "DESCRIBE" and not is_let_in(request, headers, script):
+            realm = f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}"'
             return f"RTSP/1.0 401 Unauthorized\r\nCSeq: {sequence}\r\n{realm}\r\n\r\n".encode()
+        if method == "DESCRIBE" and script.fault is Fault.REDIRECT:
+            return f"RTSP/1.0 302 Found\r\nCSeq: {sequence}\r\nLocation: {script.elsewhere}\r\n\r\n".encode()
         extra, body = "", ""
         if method == "OPTIONS":
             extra = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
         elif method == "DESCRIBE":
-            body = (
-                "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=scripted\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
-                "m=video 0 RTP/AVP 26\r\na=control:trackID=0\r\n"
-            )
+            body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=scripted\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n" + media(script)
             extra = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
         elif method == "SETUP":
             extra = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1;timeout=60\r\n"
@@ -154,13 +178,20 @@ class ScriptedRtspServer:
     def _play(self, client: socket.socket, script: Script) -> None:
         """Send frames by the script until the client or the server goes."""
         numbers = itertools.count()
+        encoder = rtp_h264.Encoder(*script.size) if script.codec == "h264" else None
         started_s = time.monotonic()
         for index in itertools.count():
-            in_fault = index >= script.after_frames
+            in_fault = script.is_in_fault(index)
             if in_fault and not self._go_on(client, script, numbers):
                 return
-            for packet in packets(pictured(index, in_fault, script), index * CLOCK_STEP, numbers):
-                client.sendall(packet)
+            picture = pictured(index, in_fault, script)
+            is_damaged = in_fault and damages(index, script)
+            if encoder:
+                nals = [damaged(nal, index) if is_damaged and shows(nal) else nal for nal in encoder.nals(picture)]
+                sent = [interleaved(0, rtp) for rtp in rtp_h264.packets(nals, index * CLOCK_STEP, numbers)]
+            else:
+                sent = list(packets(picture, index * CLOCK_STEP, numbers, is_damaged))
+            client.sendall(b"".join(sent))
             fps = 1000.0 if script.fault is Fault.FLOOD else script.fps
             if self._stopped.wait(max(0.0, started_s + (index + 1) / fps - time.monotonic())):
                 return
@@ -182,23 +213,72 @@ class ScriptedRtspServer:
 
 def pictured(index: int, in_fault: bool, script: Script) -> Picture:
     """What the camera sees at this frame."""
-    if in_fault and script.fault is Fault.BLACK:
-        return black()
-    if in_fault and script.fault is Fault.FROZEN:
-        return scene(script.after_frames)
-    if in_fault and script.fault is Fault.RESIZE:
-        return scene(index, (400, 224))
-    return scene(index, SIZE, script.moves)
+    match script.fault if in_fault else Fault.NONE:
+        case Fault.BLACK:
+            return black(script.size)
+        case Fault.GREY:
+            return plain((128, 128, 128), script.size)
+        case Fault.GREEN:
+            return plain((0, 135, 0), script.size)
+        case Fault.FROZEN:
+            return scene(script.after_frames, script.size)
+        case Fault.RESIZE:
+            return scene(index, (400, 224))
+        case _:
+            return scene(index, script.size, script.moves)
+
+
+def damages(index: int, script: Script) -> bool:
+    return script.fault is Fault.DAMAGED or (script.fault is Fault.DAMAGED_AT_TIMES and index % 3 == 0)
+
+
+def shows(nal: bytes) -> bool:
+    """Whether the unit holds a picture, not what the decoder has to know before."""
+    return nal[0] & 0x1F in rtp_h264.SLICES
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """The same with some bits flipped, the same ones at every run; its first quarter stays as it is."""
+    lot, flipped = random.Random(seed), bytearray(content)
+    start = len(content) // 4
+    for _ in range(max(1, int(len(content) * FLIPPED_SHARE))):
+        flipped[lot.randrange(start, len(content))] ^= 1 << lot.randrange(8)
+    return bytes(flipped)
+
+
+def media(script: Script) -> str:
+    """The stream, as a session description has it."""
+    if script.codec == "h264":
+        return rtp_h264.sdp_lines(rtp_h264.Encoder(*script.size).nals(scene(0, script.size)))
+    return f"m=video 0 RTP/AVP {RTP_JPEG}\r\na=control:trackID=0\r\n"
+
+
+def is_let_in(request: str, headers: list[str], script: Script) -> bool:
+    """Digest as in RFC 2617, without qop."""
+    if script.fault is Fault.UNAUTHORIZED:
+        return False
+    if script.login is None:
+        return True
+    shown = next((line for line in headers if line.lower().startswith("authorization: digest")), "")
+    told = dict(re.findall(r'(\w+)="([^"]*)"', shown))
+    method, uri = request.split()[:2]
+    who = _md5(f"{script.login[0]}:{REALM}:{script.login[1]}")
+    return told.get("response") == _md5(f"{who}:{NONCE}:{_md5(f'{method}:{uri}')}")
+
+
+def _md5(text: str) -> str:
+    return md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def interleaved(channel: int, payload: bytes) -> bytes:
     return struct.pack(">cBH", b"$", channel, len(payload)) + payload
 
 
-def packets(picture: Picture, timestamp: int, numbers: Iterator[int]) -> Iterator[bytes]:
+def packets(picture: Picture, timestamp: int, numbers: Iterator[int], is_damaged: bool = False) -> Iterator[bytes]:
     """One frame as RTP packets, RFC 2435."""
     jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
     tables, scan = split_jpeg(jpeg)
+    scan = damaged(scan, timestamp) if is_damaged else scan
     height, width = picture.shape[:2]
     for offset in range(0, len(scan), FRAGMENT_BYTES):
         last = offset + FRAGMENT_BYTES >= len(scan)

@@ -115,7 +115,7 @@ async def test_a_folder_is_seen_by_name_and_what_is_no_picture_is_skipped(tmp_pa
     (folder / "004.png").write_bytes(a_bomb())
     async with watching(folder, pace="full", detect_fps=5) as camera:
         seen = await all_frames(camera)
-        assert camera.stats.dropped_by_cause == {"corrupt": 2}
+        assert camera.stats.dropped_by_cause == {"corrupt": 1, "too_large": 1}
     assert [round(time_s, 3) for _, time_s, _ in seen] == [0.0, 0.2, 0.6, 0.8, 1.2]
 
 
