@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import ErrorDetails
 
 from daemon.config_error import ConfigError as ConfigError
+from daemon.http_settings import HttpSettings
 from daemon.logs import LogSettings
 from daemon.redactor import secrets_of
 from pipeline.camera_settings import CameraSettings
@@ -42,6 +43,7 @@ class Config(Section):
     )
     drain_s: float = Field(30.0, ge=0, le=600, description="After a stop: how long to finish what is under way")
     log: LogSettings = LogSettings()
+    http: HttpSettings = HttpSettings()
     detector: DetectorSettings = DetectorSettings()
     tracker: TrackerSettings = TrackerSettings()
     triggers: TriggerSettings = TriggerSettings()

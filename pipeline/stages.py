@@ -64,6 +64,9 @@ class Stages:
         inference, capture, commit, wait, turn, call, upload, whole_way = map(self._histogram, STAGES)
         self._inference, self._capture, self._commit, self._upload = inference, capture, commit, upload
         self._wait, self._turn, self._call, self._whole_way = wait, turn, call, whole_way
+        for priority in Priority:  # what is there from the start can be seen to grow
+            self._wait.labels(priority.word)
+            self._whole_way.labels(priority.word)
         self._captured: OrderedDict[UUID, tuple[Priority, float]] = OrderedDict()
 
     def inferred(self, seconds: float) -> None:

@@ -1,13 +1,17 @@
 """From the journal's outbox to the database: in batches, each row until it has arrived, whatever happens."""
 
 import asyncio
+import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Never, Protocol
+from uuid import UUID
 
 import structlog
 
+from pipeline.progress import Progress
 from pipeline.sql_errors import (
     CANCELED,
     DATABASE_ERRORS,
@@ -20,6 +24,7 @@ from pipeline.sql_errors import (
     is_puzzling,
     sqlstate,
 )
+from pipeline.stages import Stages
 from pipeline.store import OutboxRow as OutboxRow
 from pipeline.store import Store
 
@@ -76,6 +81,8 @@ class UploadState:
     failures: int = 0
     trouble: str = ""
     trouble_class: ErrorClass | None = None
+    trouble_since_s: float = 0.0
+    """By the clock that goes on while the machine sleeps; says something only while there is trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,13 @@ class Uploader:
         batch_rows: int = 200,
         batch_bytes: int = 2_000_000,
         pauses: Pauses | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.state = UploadState()
+        self.progress = Progress()
         self._outbox = outbox
         self._store = store
+        self._stages = stages or Stages()
         self._most_rows = self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
         self._pauses = pauses or Pauses()
@@ -127,7 +137,8 @@ class Uploader:
     async def _send(self, rows: list[OutboxRow]) -> BaseException | None:
         """None when they arrived or were put aside, else what stood in the way."""
         try:
-            await self._settle(await self._deliver(rows), len(rows))
+            with self.progress.at_work():
+                await self._settle(await self._deliver(rows), len(rows))
         except (*DATABASE_ERRORS, DatabaseUnusableError) as error:
             await self._on_failure(error)
             return error
@@ -136,6 +147,7 @@ class Uploader:
 
     async def _deliver(self, rows: list[OutboxRow]) -> list[_Refused]:
         """Send the rows; where some are to blame themselves, find them by halving, and return them."""
+        began_s = time.monotonic()
         try:
             await self._store.insert(rows)
         except DATABASE_ERRORS as error:
@@ -145,9 +157,16 @@ class Uploader:
                 return [_Refused(rows[0], error)]
             middle = len(rows) // 2
             return await self._deliver(rows[:middle]) + await self._deliver(rows[middle:])
+        self._measure(rows, time.monotonic() - began_s)
         await self._outbox.uploaded([row.seq for row in rows])
         self.state.uploaded += len(rows)
         return []
+
+    def _measure(self, rows: list[OutboxRow], seconds: float) -> None:
+        self._stages.uploaded(seconds)
+        for row in rows:
+            if row.table == "outcomes":
+                self._stages.stored(UUID(json.loads(row.body)["event_id"]))
 
     async def _settle(self, refused: list[_Refused], sent: int) -> None:
         """Put the refused rows aside, but never because of a rule that no row of the batch could follow."""
@@ -176,6 +195,8 @@ class Uploader:
         if sqlstate(error) == CANCELED or isinstance(error, TimeoutError):
             self._batch_rows = max(1, self._batch_rows // 2)
         self._tell(error, kind)
+        if not self.state.trouble:
+            self.state.trouble_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.state.trouble, self.state.trouble_class = explain(error), kind
 
     def _tell(self, error: BaseException, kind: ErrorClass) -> None:

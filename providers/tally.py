@@ -43,9 +43,12 @@ class Tally:
             self.failures[outcome.failure.value] += 1
 
 
+STATES = ("up", "down", "paused", "parked", "budget_spent")
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderStats:
-    """A tally at one moment, with the state: up, down, paused, parked or budget_spent."""
+    """A tally at one moment, with the state."""
 
     name: str
     state: str
