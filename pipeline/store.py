@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from pipeline.migrations import TABLES, migrate_if_allowed
+from pipeline.migrations import TABLES, DatabaseTooNewError, migrate_if_allowed
 from pipeline.sql import statement
 from pipeline.sql_errors import DATABASE_ERRORS, DatabaseUnusableError
 from providers.settings import Section
@@ -202,8 +202,11 @@ class Store:
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
         if self._migrate:
-            for migration in await migrate_if_allowed(connection):
-                log.info("database.migrated", version=migration.version, name=migration.name)
+            try:
+                for migration in await migrate_if_allowed(connection):
+                    log.info("database.migrated", version=migration.version, name=migration.name)
+            except DatabaseTooNewError as error:  # migrations only add: what an older box inserts still fits
+                log.warning("database.newer", reason=str(error))
         self._prepared = True
 
 

@@ -36,14 +36,14 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 async def database(postgres: str) -> AsyncIterator[str]:
     """The address of a database of the test's own, with all tables in it."""
-    async with _new_database(postgres, template=TEMPLATE) as dsn:
+    async with new_database(postgres, template=TEMPLATE) as dsn:
         yield dsn
 
 
 @pytest.fixture
 async def empty_database(postgres: str) -> AsyncIterator[str]:
     """The address of a database of the test's own with nothing in it."""
-    async with _new_database(postgres, template="template0") as dsn:
+    async with new_database(postgres, template="template0") as dsn:
         yield dsn
 
 
@@ -68,7 +68,8 @@ async def _start(server: PostgresServer) -> None:
 
 
 @asynccontextmanager
-async def _new_database(server_dsn: str, template: str) -> AsyncIterator[str]:
+async def new_database(server_dsn: str, template: str) -> AsyncIterator[str]:
+    """The address of a database of its own on this server, which is gone afterwards."""
     name = f"test_{uuid4().hex}"
     admin = await asyncpg.connect(server_dsn)
     try:

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.store import open_store
 from pipeline.uploader import Uploader
+from tests.faults.proxy import a_proxy
 from tests.store.outbox import MemoryOutbox, event_body, events, whole_event
-from tests.store.proxy import a_proxy
 from tests.store.sending import QUICK, in_trouble, settings_for, uploading
 
 
@@ -92,7 +92,7 @@ async def test_replies_cut_after_the_commit_make_no_duplicates(
     async with a_proxy(database) as proxy:
         async with uploading(proxy.dsn, outbox):
             for _ in range(15):
-                proxy.replies_to_cut = random.randint(0, 2)
+                proxy.weather.replies_to_cut = random.randint(0, 2)
                 outbox.put(*whole_event(), *events(10))
                 await outbox.wait_empty()
         assert proxy.cut > 0
@@ -108,10 +108,10 @@ async def test_a_server_that_never_answers_is_given_up_and_tried_again(
     ):
         outbox.put(*events(1))
         await outbox.wait_empty()
-        proxy.silence()
+        proxy.weather.silent = True
         outbox.put(*events(9))
         await in_trouble(uploader, 2)
-        proxy.silence(False)
+        proxy.weather.silent = False
         await outbox.wait_empty()
     assert await count(connection) == 10
 

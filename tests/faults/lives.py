@@ -1,0 +1,139 @@
+"""A box and its lives: each ends by a kill, a stop, or of itself; what it said in all of them is the evidence."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daemon.postgres_programs import until_ended
+from tests.faults.box import BoxSettings
+from tests.faults.nursery import Nursery
+from tests.faults.oracle import Evidence, Verdict, check
+from tests.faults.resources import resident_kb
+
+FRESH = 20
+_LOOK_S = 0.02
+
+
+class Lives:
+    """One life at a time. `settings` are those of every life that says nothing else; `database` is what the oracle
+    asks, on a way that is always good."""
+
+    def __init__(self, nursery: Nursery, folder: Path, settings: BoxSettings, database: str) -> None:
+        self.settings = settings
+        self.database = database
+        self.count = 0
+        self.pid = 0
+        self._nursery = nursery
+        self._folder = folder
+
+    @property
+    def evidence(self) -> list[Path]:
+        return sorted(self._folder.glob("*.said"))
+
+    @property
+    def log_file(self) -> Path:
+        """Of the life that is, or was the last."""
+        return self._folder / f"{self.count:04}.log"
+
+    def start(self, **changes: Any) -> None:
+        self.count += 1
+        settings = replace(self.settings, **({"seed": f"{self.settings.seed}/{self.count}"} | changes))
+        self.pid = self._nursery.start(settings, self._said_file, self.log_file)
+
+    def abandon(self) -> None:
+        """If it still lives, no longer."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            self._status()
+
+    async def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        assert await self.end() == -signal.SIGKILL, self.last_words()
+
+    async def stop(self) -> int:
+        """Ask it to drain; the exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return await self.end()
+
+    async def end(self) -> int:
+        """Wait for its end; the exit status."""
+        await until_ended(self.pid)
+        return self._status()
+
+    def _status(self) -> int:
+        status, self.pid = self._nursery.status(self.pid), 0
+        return status
+
+    async def live(self, **changes: Any) -> None:
+        """A whole life that must end well: everything has an outcome, and is in the database."""
+        self.start(**changes)
+        assert await self.end() == 0, self.last_words()
+
+    async def settle(self, *, dead_letters: int = 0, beside: Sequence["Lives"] = ()) -> Verdict:
+        """After the faults: one quiet life with fresh events, which drains; then the oracle, which also knows of the
+        boxes `beside` this one. Raises OracleError."""
+        await self.live(count=FRESH)
+        fresh = Evidence.of([self._said_file]).accepted
+        assert len(fresh) == FRESH, self.last_words()
+        evidence = [file for box in (self, *beside) for file in box.evidence]
+        return await check(self.database, evidence, seed=self.settings.seed, fresh=fresh, dead_letters=dead_letters)
+
+    def accepted(self) -> int:
+        """In this life."""
+        return self._said_file.read_text().count("\naccepted") if self._said_file.exists() else 0
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of this life's log that tell of this."""
+        return [line for line in self._log() if line["event"] == event]
+
+    async def until_logged(self, event: str, times: int = 1) -> list[dict[str, Any]]:
+        await self.until(lambda: len(self.logged(event)) >= times)
+        return self.logged(event)
+
+    async def until_accepted(self, more: int) -> None:
+        """Until it has taken in so many from now on."""
+        target = self.accepted() + more
+        await self.until(lambda: self.accepted() >= target)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """It can't tell us: so look again and again, and notice when it is dead."""
+        while not condition():
+            assert Path(f"/proc/{self.pid}/stat").read_text().split()[2] != "Z", self.last_words()
+            await asyncio.sleep(_LOOK_S)
+
+    def resident_kb(self) -> int:
+        """Its memory now. What it says at its end as `peak_kb` counts from here on."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return resident_kb(self.pid)
+
+    def ended(self) -> dict[str, Any]:
+        """What it said at its end."""
+        *_, last = (line for line in self._said_file.read_text().split("\n") if line.startswith("ended "))
+        told: dict[str, Any] = json.loads(last.removeprefix("ended "))
+        return told
+
+    def last_words(self) -> str:
+        return f"life {self.count}, seed {self.settings.seed}: " + self.log_file.read_text()[-3000:]
+
+    @property
+    def _said_file(self) -> Path:
+        return self._folder / f"{self.count:04}.said"
+
+    def _log(self) -> list[dict[str, Any]]:
+        if not self.log_file.exists():
+            return []
+        return [json.loads(line) for line in self.log_file.read_text().split("\n")[:-1] if line.startswith("{")]
+
+
+@asynccontextmanager
+async def a_life(lives: Lives, **changes: Any) -> AsyncIterator[Lives]:
+    """One that is running while the body does, and drains after it."""
+    lives.start(**changes)
+    yield lives
+    await lives.stop()
