@@ -10,7 +10,10 @@ import structlog
 from daemon.config import Config, ConfigError, check_labels
 from daemon.core import Core
 from daemon.embedded import embedded_postgres
+from daemon.http_surface import http_surface
+from daemon.logs import DaemonLogs
 from daemon.reload import LoadConfig, Reload
+from daemon.snapshot import Snapshots
 from daemon.summary import Summary
 from daemon.systemd import Notifier
 from daemon.tasks import after, side_tasks
@@ -20,6 +23,7 @@ from daemon.watching import Watching, enabled
 from pipeline.camera_settings import CameraSettings
 from pipeline.detector import open_detector
 from pipeline.journal import open_journal
+from pipeline.stages import Stages
 from pipeline.store import Store, open_store
 from providers.open import open_providers
 
@@ -32,7 +36,12 @@ takes, and a start that is stuck ends all the same once nobody asks any more."""
 
 
 async def serve(
-    config: Config, stop: asyncio.Event, notifier: Notifier, load: LoadConfig | None = None, until_eof: bool = False
+    config: Config,
+    stop: asyncio.Event,
+    notifier: Notifier,
+    logs: DaemonLogs,
+    load: LoadConfig | None = None,
+    until_eof: bool = False,
 ) -> bool:
     """Run until `stop` is set or, with `until_eof`, until every recording has been watched to its end; then drain.
 
@@ -41,20 +50,27 @@ async def serve(
     Raises ConfigError, DetectorError, JournalError for what can't be used at all.
     """
     cameras = _cameras(config, until_eof)
+    stages = Stages()
     async with (
         side_tasks(extending=_extend_for_ever(notifier)) as (extending,),
         open_journal(config.state_dir, config.journal) as journal,
         _open_database(config) as (store, database_started),
-        open_providers(config.providers) as chain,
+        open_providers(config.providers, stages.called) as chain,
         open_detector(config.detector) as detector,
     ):
         check_labels(config, detector.labels)
-        core = Core(config, journal, store, chain, detector.labels, detector.name)
-        watching = Watching(config, detector, core.intake, core.is_asked, only_once=until_eof)
+        core = Core(config, journal, store, chain, detector.labels, detector.name, stages=stages)
+        watching = Watching(config, detector, core.intake, core.is_asked, only_once=until_eof, stages=stages)
         reload = Reload(config, core, watching, chain, store, detector.labels)
         watchdog = Watchdog(lambda: tokens(core, watching, detector), notifier)
-        summary = Summary(core, watching, notifier, reload)
-
+        snapshots = Snapshots(
+            core,
+            watching,
+            redact=logs.redactor,
+            log_lines_dropped=lambda: logs.writer.dropped,
+            configuration_refused=lambda: reload.refused,
+        )
+        summary = Summary(snapshots, notifier)
         ready = asyncio.Event()
 
         def on_ready() -> None:
@@ -64,10 +80,17 @@ async def serve(
             labels = sorted(detector.labels)[:20]
             log.info("daemon.ready", cameras=len(cameras), detector=detector.name, labels=labels)
 
-        async with side_tasks(
-            watchdog=after(ready, watchdog.feed_for_ever),
-            summary=summary.tell_for_ever(config.log.summary_s),
-            reload=reload.serve_for_ever(load),
+        def missing() -> list[str]:
+            return [] if ready.is_set() else ["journal: what an earlier run left is being taken up"]
+
+        async with (
+            http_surface(config.http, snapshots.now, stages, stale=watchdog.stale, missing=missing),
+            side_tasks(
+                watchdog=after(ready, watchdog.feed_for_ever),
+                summary=summary.tell_for_ever(config.log.summary_s),
+                status=after(ready, lambda: summary.show_for_ever(stop)),
+                reload=reload.serve_for_ever(load),
+            ),
         ):
             ended = await core.run(
                 lambda: watching.run(cameras, stop),

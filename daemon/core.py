@@ -17,7 +17,9 @@ from pipeline.journal import Journal
 from pipeline.progress import Progress
 from pipeline.questions import questions_for
 from pipeline.queue import EventQueue
+from pipeline.reconciler import Reconciler
 from pipeline.retention import prune_for_ever
+from pipeline.stages import Stages
 from pipeline.store import Store
 from pipeline.uploader import Uploader
 from pipeline.worker import Asker, Retries, WorkTally, work
@@ -52,16 +54,23 @@ class Core:
         labels: frozenset[str],
         detector: str,
         clock: Callable[[], float] = time.monotonic,
+        stages: Stages | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
         self.chain = chain
         self.queue = EventQueue(config.queue, clock)
-        self.intake = Intake(journal, self.queue, self.questions_for)
+        self.stages = stages or Stages()
+        self.intake = Intake(journal, self.queue, self.questions_for, self.stages)
         self.tally = WorkTally()
         self.retries = Retries(self.queue, config.workers)
+        self.reconciler = Reconciler(journal, self.queue, self.retries, self.intake)
         self.uploader = Uploader(
-            journal, store, batch_rows=config.database.batch_rows, batch_bytes=config.database.batch_bytes
+            journal,
+            store,
+            batch_rows=config.database.batch_rows,
+            batch_bytes=config.database.batch_bytes,
+            stages=self.stages,
         )
         self.tasks: list[asyncio.Task[Any]] = []
         """Those that must live as long as the daemon does."""
@@ -98,7 +107,11 @@ class Core:
         when it first makes sense to try the database. Raises JournalError as soon as nothing can be accepted.
         """
         started = database_started or _set()
-        async with side_tasks(journal_watch=_raise_when_failed(self.journal), expiry=self._expire_for_ever()) as tasks:
+        async with side_tasks(
+            journal_watch=_raise_when_failed(self.journal),
+            expiry=self._expire_for_ever(),
+            reconciler=self.reconciler.run(),
+        ) as tasks:
             self.tasks += tasks
             await self.intake.resume(await self.journal.recover())
             on_ready()
@@ -127,6 +140,7 @@ class Core:
                         settings,
                         self.tally,
                         progress,
+                        self.stages,
                     )
                     self.tasks.append(workers.create_task(job, name=f"worker {index}"))
                 await produce()

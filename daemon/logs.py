@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TextIO, cast
 
@@ -54,7 +55,13 @@ def configure_logs(settings: LogSettings, secrets: Iterable[str] = (), stream: T
     return _configure(settings, secrets, Unbreakable(stream), stream.isatty())
 
 
-def configure_daemon_logs(settings: LogSettings, secrets: Iterable[str] = ()) -> tuple[Redactor, LogWriter]:
+@dataclass(frozen=True, slots=True)
+class DaemonLogs:
+    redactor: Redactor
+    writer: LogWriter
+
+
+def configure_daemon_logs(settings: LogSettings, secrets: Iterable[str] = ()) -> DaemonLogs:
     """The same for the daemon: to stdout, by a thread, so that it never waits for whoever reads. What ends a thread
     or the process unexpectedly is a line of the log too, so that its traceback holds no secret."""
     writer = LogWriter(sys.stdout.fileno(), _tell_dropped)
@@ -63,7 +70,7 @@ def configure_daemon_logs(settings: LogSettings, secrets: Iterable[str] = ()) ->
     atexit.register(writer.stop, EXIT_FLUSH_S)
     sys.excepthook = _tell_crash
     threading.excepthook = _tell_thread_crash
-    return redactor, writer
+    return DaemonLogs(redactor, writer)
 
 
 def _configure(settings: LogSettings, secrets: Iterable[str], sink: io.TextIOBase, is_terminal: bool) -> Redactor:

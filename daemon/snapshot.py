@@ -143,7 +143,7 @@ class Snapshots:
         frames. A journal that fails ends the daemon by another way, and is no concern of this one."""
         with suppress(JournalError):
             await self._look_at_journal(at_once)
-        self._process = _process(self._process)
+        self._process = process_now(self._process)
         self._note_frames()
 
     def now(self) -> Snapshot:
@@ -242,7 +242,7 @@ def _boot_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _process(before: ProcessSnapshot) -> ProcessSnapshot:
+def process_now(before: ProcessSnapshot) -> ProcessSnapshot:
     """As before where it can't be read: a process without a free file descriptor can't even look at itself."""
     try:
         facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 MAX_STATUS_CHARS = 500
 
@@ -48,12 +49,10 @@ class Notifier:
         if not self._address.startswith(("/", "@")):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        # Nobody listens, or no file can be opened: being heard is no condition for doing the work.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.setblocking(False)
-            try:
-                sender.sendto(message.encode(), address)
-            except OSError:
-                return  # nobody listens: being heard is no condition for doing the work
+            sender.sendto(message.encode(), address)
 
 
 def _taken_from(environment: os._Environ[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pipeline.detector import Detector
 from pipeline.events import EventKind
 from pipeline.identity import Recording
 from pipeline.observer import Observer
+from pipeline.stages import Stages
 from pipeline.tracker import Tracker
 from pipeline.triggers import Triggers, watched_labels
 from pipeline.watch import Sink, Watch
@@ -53,6 +54,7 @@ class Watching:
         sink: Sink,
         is_asked: Callable[[str, EventKind], bool],
         only_once: bool = False,
+        stages: Stages | None = None,
     ) -> None:
         self.cameras: dict[str, Camera] = {}
         self.unread = 0
@@ -61,6 +63,7 @@ class Watching:
         self._sink = sink
         self._is_asked = is_asked
         self._only_once = only_once
+        self._stages = stages or Stages()
         self._watched: dict[str, _Watched] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -151,7 +154,13 @@ class Watching:
         async with Camera(settings, DetectorInput(self._detector.size_px, self._detector.fixed_input)) as camera:
             self.cameras[settings.name] = camera
             watch = Watch(
-                camera, self._detector, observer, self._sink, config.triggers.camera_down, only_once=self._only_once
+                camera,
+                self._detector,
+                observer,
+                self._sink,
+                config.triggers.camera_down,
+                only_once=self._only_once,
+                stages=self._stages,
             )
             watched.watch = watch
             await watch.run(watched.stop)

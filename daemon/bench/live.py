@@ -16,6 +16,8 @@ from daemon.embedded import embedded_postgres
 
 _CONFIG = """
 site = "bench"
+[http]
+enabled = false
 [detector]
 model = {model}
 size_px = {size_px}

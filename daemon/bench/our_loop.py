@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from daemon.summary import rss_mb
+from daemon.snapshot import ProcessSnapshot, process_now
 from pipeline.camera import Camera, CameraEvent
 from pipeline.camera_events import Frame
 from pipeline.camera_link import DetectorInput
@@ -89,7 +89,7 @@ async def run(clip: str, model: str, size_px: int, clips: int, pace: str = "full
         timed = await asyncio.gather(*tasks)
         ended = time.perf_counter()
         sampling.cancel()
-        memory_mb = rss_mb()
+        memory_mb = round(process_now(ProcessSnapshot()).rss_bytes / 1e6)
     firsts = [one.first_s for one, _ in timed if one.first_s]
     grabbed = sum(stats.frames_grabbed for _, stats in timed)
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -14,7 +14,7 @@ import uvloop
 from daemon.app import serve
 from daemon.commands.options import config_option
 from daemon.config import Config, ConfigError, known_secrets, load_config
-from daemon.logs import configure_logs
+from daemon.logs import DaemonLogs, configure_daemon_logs
 from daemon.reload import LoadConfig
 from daemon.systemd import Notifier
 from pipeline.journal_schema import JournalError
@@ -33,12 +33,12 @@ _ARENAS = 2
 def run(config_path: Path, until_eof: bool) -> None:
     """Watch the cameras until SIGTERM or Ctrl-C."""
     config = load_config(config_path)
-    redactor = configure_logs(config.log, known_secrets(config_path))
+    logs = configure_daemon_logs(config.log, known_secrets(config_path))
     faulthandler.enable()
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
-    load = LoadConfig(lambda: (load_config(config_path), known_secrets(config_path)), redactor.add_secrets)
+    load = LoadConfig(lambda: (load_config(config_path), known_secrets(config_path)), logs.redactor.add_secrets)
     try:
-        finished = uvloop.run(_until_stopped(config, load, until_eof))
+        finished = uvloop.run(_until_stopped(config, logs, load, until_eof))
     except* (ConfigError, DetectorError) as wrong:
         raise ConfigError([str(error) for error in _leaves(wrong)]).of(config_path) from None
     except* (JournalError, DetectorBrokenError) as failed:
@@ -47,7 +47,7 @@ def run(config_path: Path, until_eof: bool) -> None:
     sys.exit(0 if finished or not until_eof else 1)
 
 
-async def _until_stopped(config: Config, load: LoadConfig, until_eof: bool) -> bool:
+async def _until_stopped(config: Config, logs: DaemonLogs, load: LoadConfig, until_eof: bool) -> bool:
     stop = asyncio.Event()
     notifier = Notifier()
     task = asyncio.current_task()
@@ -71,7 +71,7 @@ async def _until_stopped(config: Config, load: LoadConfig, until_eof: bool) -> b
     else:
         loop.add_signal_handler(signal.SIGHUP, load.wanted.set)
     try:
-        return await serve(config, stop, notifier, load, until_eof)
+        return await serve(config, stop, notifier, logs, load, until_eof)
     except asyncio.CancelledError:
         return False
 

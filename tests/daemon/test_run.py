@@ -22,12 +22,14 @@ Lines = list[dict[str, Any]]
 
 
 def a_config(folder: Path, extra: str = "", provider: str = 'kind = "detections"', **camera: Any) -> Path:
-    """The bundled clip as one camera; `extra` goes in front, `camera` into its section."""
+    """The bundled clip as one camera; `extra` goes in front, `camera` into its section. Without `[http]` in `extra`
+    nobody listens: tests may run beside each other."""
     values = {"name": "yard", "url": str(DEMO / "yard.mp4"), "pace": "full"} | camera
     section = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    http = "" if "[http]" in extra else "[http]\nenabled = false\n"
     file = folder / "config.toml"
     file.write_text(
-        f'site = "test"\n{extra}\n[detector]\nmodel = "{DEMO}/world-yolo11n.onnx"\nsize_px = 416\n'
+        f'site = "test"\n{extra}\n{http}[detector]\nmodel = "{DEMO}/world-yolo11n.onnx"\nsize_px = 416\n'
         f"[[cameras]]\n{section}\n[[providers]]\n{provider}\n"
     )
     return file
