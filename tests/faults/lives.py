@@ -78,11 +78,14 @@ class Lives:
     async def settle(self, *, dead_letters: int = 0, beside: Sequence["Lives"] = ()) -> Verdict:
         """After the faults: one quiet life with fresh events, which drains; then the oracle, which also knows of the
         boxes `beside` this one. Raises OracleError."""
-        await self.live(count=FRESH)
+        self.start(count=FRESH)
+        status = await self.end()
         fresh = Evidence.of([self._said_file]).accepted
-        assert len(fresh) == FRESH, self.last_words()
         evidence = [file for box in (self, *beside) for file in box.evidence]
-        return await check(self.database, evidence, seed=self.settings.seed, fresh=fresh, dead_letters=dead_letters)
+        verdict = await check(self.database, evidence, seed=self.settings.seed, fresh=fresh, dead_letters=dead_letters)
+        assert status == 0, self.last_words()
+        assert len(fresh) == FRESH, self.last_words()
+        return verdict
 
     def accepted(self) -> int:
         """In this life."""

@@ -4,12 +4,15 @@ A suite that does not notice is worth nothing; `test_mutations.py` sees that it 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from pipeline import sql_errors, store
 from pipeline.journal import Accepted, Journal
 from pipeline.journal_file import Ending, JournalFile
+from pipeline.reconciler import Reconciler
 from pipeline.sql import statement
 from pipeline.store import OutboxRow
 
@@ -47,21 +50,32 @@ _unfinished: set[asyncio.Future[Accepted]] = set()
 
 
 def finished_in_two_transactions() -> None:
-    """First the event goes, then comes how it ended."""
-    finish = JournalFile.finish
+    """First the event goes; how it ended is written a moment later."""
+    finish_event, finish = JournalFile.finish, Journal.finish
+    outcomes: dict[UUID, list[str]] = {}
 
-    def finish_in_two(file: JournalFile, ending: Ending) -> bool:
-        if not finish(file, ending):
+    def finish_without_outcome(file: JournalFile, ending: Ending) -> bool:
+        if not finish_event(file, ending):
             return False
-        db = file.connection
-        [[seq, *outcome]] = db.execute("SELECT seq, table_name, body FROM outbox ORDER BY seq DESC LIMIT 1").fetchall()
-        db.execute("DELETE FROM outbox WHERE seq=?", (seq,))
-        db.execute("COMMIT")
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", outcome)
+        last = "(SELECT max(seq) FROM outbox)"
+        [[*outcomes[ending.event_id]]] = file.connection.execute(
+            f"DELETE FROM outbox WHERE seq={last} RETURNING table_name, body"
+        )
         return True
 
-    _replace(JournalFile, "finish", finish_in_two)
+    async def finish_later(journal: Journal, endings: Sequence[Ending]) -> list[bool]:
+        finished = await finish(journal, endings)
+        await asyncio.sleep(0.02)
+        for ending in endings:
+            await journal._do(partial(_send, outcomes.pop(ending.event_id, None)))
+        return finished
+
+    def _send(row: list[str] | None, file: JournalFile) -> None:
+        if row:
+            file._send(*row)
+
+    _replace(JournalFile, "finish", finish_without_outcome)
+    _replace(Journal, "finish", finish_later)
 
 
 def leases_not_returned() -> None:
@@ -80,6 +94,15 @@ def _replace(owner: object, name: str, what: object) -> None:
     setattr(owner, name, what)
 
 
+def no_reconciler() -> None:
+    """What memory has lost stays lost until the next start."""
+
+    async def look_never(reconciler: Reconciler, every_s: float = 0.0) -> None:
+        await asyncio.Event().wait()
+
+    _replace(Reconciler, "run", look_never)
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -89,5 +112,6 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         finished_in_two_transactions,
         leases_not_returned,
         a_missing_right_is_the_rows_fault,
+        no_reconciler,
     )
 }
