@@ -12,6 +12,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
 
 COMMANDS = {
     "run": "daemon.commands.run:run",
+    "status": "daemon.commands.status:status",
     "validate": "daemon.commands.config:validate",
     "config": "daemon.commands.config:config",
     "cameras": "daemon.commands.cameras:cameras",

@@ -92,6 +92,14 @@ def load_config(path: Path) -> Config:
         raise error.of(path) from None
 
 
+def load_http_settings(path: Path) -> HttpSettings:
+    """The section `[http]` alone: who asks the daemon how it is may read none of its secrets. Raises ConfigError."""
+    try:
+        return HttpSettings.model_validate(_parse(path).get("http", {}))
+    except ValidationError as error:
+        raise ConfigError([f"{path}: http.{_line(detail)}" for detail in error.errors()]) from None
+
+
 def check_labels(config: Config, reported: frozenset[str]) -> None:
     """Raises ConfigError for an object that the detector can't report: no event would ever come of it."""
     for label in sorted(set(config.triggers.objects or ()) - reported):

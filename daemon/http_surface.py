@@ -98,9 +98,10 @@ class Surface:
 
     async def _stats(self) -> web.Response:
         now = self._snapshot()
-        told = {"troubles": [*(f"{name} makes no progress" for name in self._stale()), *troubles(now)]}
+        starting = [f"not ready: {each}" for each in [*self._missing(), *_unknown(now)]]
+        stuck = [f"{name} makes no progress" for name in self._stale()]
         stages = [asdict(each) for each in figures(self._stages)]
-        return _json(told | asdict(now) | {"stages": stages})
+        return _json({"troubles": [*starting, *stuck, *troubles(now)], **asdict(now), "stages": stages})
 
     async def _version(self) -> web.Response:
         return _json({"version": VERSION, "python": platform.python_version(), "machine": platform.machine()})

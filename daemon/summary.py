@@ -112,7 +112,7 @@ def short(seconds: float) -> str:
     for unit, length_s in (("d", DAY_S), ("h", HOUR_S), ("m", MINUTE_S)):
         if seconds >= length_s:
             return f"{seconds // length_s:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"
+    return f"{int(seconds)}s"
 
 
 def _camera(camera: CameraSnapshot) -> dict[str, Any]:
