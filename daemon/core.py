@@ -1,7 +1,6 @@
 """Everything that an event goes through, but for the camera that it comes from: journal, queue, workers, uploader."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +10,7 @@ import structlog
 
 from daemon.config import Config
 from daemon.tasks import after, either, side_tasks
+from pipeline.clock import since_boot_s
 from pipeline.events import Event, EventKind
 from pipeline.intake import Intake
 from pipeline.journal import Journal
@@ -43,7 +43,7 @@ class Ended:
 
 
 class Core:
-    """`labels` are those that the detector can report, `detector` its name; `clock` is monotonic, in seconds."""
+    """`labels` are those that the detector can report, `detector` its name; `clock` is the queue's."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Core:
         chain: ProviderChain,
         labels: frozenset[str],
         detector: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot_s,
         stages: Stages | None = None,
     ) -> None:
         self.config = config
