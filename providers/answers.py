@@ -7,7 +7,7 @@ makes a value out of a refusal, an echo of the question or a page of HTML.
 import re
 from collections.abc import Callable
 
-from providers.base import Answer, AnswerStatus, Question, QuestionKind, Value, truncated
+from providers.base import Answer, AnswerStatus, Question, QuestionKind, Value, harmless, truncated
 from providers.vocabulary import NOT_EXACT, NOTHING, NUMBERS, UNKNOWN
 from providers.words import clean, mentions, stems, tokens
 
@@ -23,19 +23,19 @@ _REFUSAL = re.compile(
 )
 _LEAD = re.compile(r"^(?:the )?answer(?: is)?\s*:?\s*")
 _YES_NO = re.compile(r"^(yes|no|true|false)(?:$|\s*[,.;:!-]\s)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 
 
 def ok(question: Question, value: Value, raw: str) -> Answer:
-    return Answer(question, value, AnswerStatus.OK, raw=truncated(raw))
+    return Answer(question, value, AnswerStatus.OK, raw=harmless(raw))
 
 
 def unknown(question: Question, raw: str = "") -> Answer:
-    return Answer(question, None, AnswerStatus.UNKNOWN, raw=truncated(raw))
+    return Answer(question, None, AnswerStatus.UNKNOWN, raw=harmless(raw))
 
 
 def error(question: Question, raw: str) -> Answer:
-    return Answer(question, None, AnswerStatus.ERROR, raw=truncated(raw))
+    return Answer(question, None, AnswerStatus.ERROR, raw=harmless(raw))
 
 
 def answer_from_text(question: Question, text: str) -> Answer:
@@ -115,7 +115,7 @@ def labels(question: Question, text: str) -> tuple[str, ...] | None:
 
 def text(question: Question, text: str) -> str | None:
     """The words themselves, in one line, at most MAX_TEXT characters."""
-    line = " ".join(_CONTROLS.sub(" ", truncated(text)).split())
+    line = " ".join(truncated(_CONTROLS.sub(" ", text[:MAX_READ])).split())
     return line[:MAX_TEXT] or None
 
 

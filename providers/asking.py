@@ -18,6 +18,7 @@ from providers.base import (
     Question,
     QuestionKind,
     Request,
+    harmless,
 )
 from providers.settings import CommonProviderSettings
 
@@ -44,6 +45,11 @@ PROBE = Request(
     questions=(Question("disc", QuestionKind.BOOLEAN, "Is there a red disc?"),),
 )
 
+
+MAX_TOKENS = 2**31 - 1
+"""What a column of the database holds."""
+
+MAX_WORD = 200
 
 CONTENT_FAILURES = frozenset((Failure.INVALID_OUTPUT, Failure.TRUNCATED, Failure.EMPTY))
 """Failures of what was said: somebody was there and said something."""
@@ -87,12 +93,12 @@ def as_data_uri(jpeg: bytes) -> str:
 
 def tokens(value: object) -> int | None:
     """A number of tokens as a server tells it; None for anything that is no such number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS else None
 
 
 def word(value: object) -> str:
     """A name as a server tells it, or nothing."""
-    return value.strip()[:200] if isinstance(value, str) else ""
+    return harmless(" ".join(value[:MAX_WORD].split())) if isinstance(value, str) else ""
 
 
 def require_string(value: object, what: str) -> str:

@@ -4,6 +4,7 @@ Everything here is a value. A call to a provider gives one `Outcome` per `Reques
 an `Analysis` or a `ProviderError`, never None and never an error dressed as text.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -150,6 +151,9 @@ class Advice(StrEnum):
     RETRY = "retry"
     """Counts against the provider; a second try may help."""
     RETRY_ONCE = "retry_once"
+    ALONE = "alone"
+    """Counts against the provider. It went away while it looked at this picture, or at one beside it: one more try in
+    the same call, and from then on without others at its side."""
     PAUSE = "pause"
     """Leave it alone for a while: it is sound, and busy."""
     PARK = "park"
@@ -196,6 +200,7 @@ class ProviderError(Exception):
         attempts: tuple[Attempt, ...] = (),
         advice: Advice | None = None,
     ) -> None:
+        message = harmless(message)
         super().__init__(f"{failure}: {message}")
         self.failure = failure
         self.message = message
@@ -246,6 +251,15 @@ def truncated(text: str, limit_bytes: int = RAW_LIMIT_BYTES) -> str:
     UTF-8."""
     clean = text[:limit_bytes].replace("\x00", "\ufffd").encode("utf-8", "replace")[:limit_bytes]
     return clean.decode("utf-8", "ignore")
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal obeys, what ends a line where none should end, and what turns text around. Tab and newline stay."""
+
+
+def harmless(text: str) -> str:
+    """As `truncated`, and safe to show: what a stranger says may be written to move the reader's terminal."""
+    return truncated(_CONTROLS.sub("\ufffd", text[:RAW_LIMIT_BYTES]))
 
 
 def as_json(value: Value) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from aiolimiter import AsyncLimiter
 
-from providers.base import Advice, ProviderError
+from providers.base import Advice, Failure, ProviderError
 from providers.budget import RetryBudget
 from providers.tally import Tally
 
@@ -51,7 +51,9 @@ class Calls:
         return await self._call("GET", path, None)
 
     async def _call(self, method: str, path: str, body: object) -> dict[str, Any]:
+        """Raises the last try's error; but where that found nobody there, the first that says more."""
         attempt = 1
+        told: ProviderError | None = None
         while True:
             if self._limiter is not None:
                 await self._limiter.acquire()
@@ -59,12 +61,15 @@ class Calls:
             try:
                 return await self._server.exchange(method, path, body)
             except ProviderError as error:
-                if not self._may_try_again(error, attempt):
-                    raise
+                caught = error
+            told = caught if told is None or caught.failure is not Failure.CONNECTION_ERROR else told
+            if not self._may_try_again(told, attempt):
+                raise told
             self._tally.retries += 1
             await self._sleep(self._uniform(0, min(BASE_WAIT_S * 2**attempt, MAX_WAIT_S)))
             attempt += 1
 
     def _may_try_again(self, error: ProviderError, attempt: int) -> bool:
-        most = {Advice.RETRY: self._max_attempts, Advice.RETRY_ONCE: min(2, self._max_attempts)}
+        twice = min(2, self._max_attempts)
+        most = {Advice.RETRY: self._max_attempts, Advice.RETRY_ONCE: twice, Advice.ALONE: twice}
         return attempt < most.get(error.advice, 1) and self._budget.take()

@@ -9,12 +9,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 
 from providers.base import Advice, Analysis, Failure, Outcome, Provider, ProviderError, Request
 from providers.breaker import Breaker, Permit
 from providers.budget import MoneyBudget
+from providers.slots import Slots
 from providers.tally import ProviderStats, Tally, stats_of
 
 SLOW_SHARE = 0.9
@@ -25,6 +27,7 @@ MAX_PAUSE_S = 60.0
 PROBE_TIMEOUT_S = 10.0
 REPROBE_S = 60.0
 REPROBE_AUTH_S = 600.0
+MAX_SUSPECTS = 1000
 MAX_BAD_REQUESTS = 3
 """More than this in a row, and it isn't the pictures: the model or the address is wrong."""
 
@@ -87,7 +90,8 @@ class Guarded:
         self._measure = measure
         self._clock = clock
         self._breaker = Breaker(clock, uniform)
-        self._slots = asyncio.Semaphore(self.limits.pictures_at_once)
+        self._slots = Slots(self.limits.pictures_at_once)
+        self._suspects: dict[UUID, None] = {}
         self._paused_until_s = 0.0
         self._pauses = 0
         self._bad_requests = 0
@@ -123,13 +127,15 @@ class Guarded:
         if (refusal := self._refusal()) is not None:
             return refusal
         came_s = self._clock()
-        async with self._slots:
+        async with self._slots.all() if request.event_id in self._suspects else self._slots.one():
             if (refusal := self._refusal() or await self._still_parked()) is not None:
                 return refusal
             permit = self._breaker.admit()
             if permit is None:
                 return self._unavailable("being tried with another picture")
-            return await self._ask_with(permit, request, self._clock() - came_s)
+            outcome = await self._ask_with(permit, request, self._clock() - came_s)
+            self._suspect(request.event_id, outcome)
+            return outcome
 
     async def probe(self) -> str:
         """Ask for real, within the deadline, whatever the state; an answer ends a parking. Raises
@@ -172,6 +178,14 @@ class Guarded:
             parked.probing = False
         self._unpark()
         return None
+
+    def _suspect(self, event_id: UUID, outcome: Outcome) -> None:
+        """A picture that the provider died with is asked about alone from now on: the guilty one harms no others."""
+        self._suspects.pop(event_id, None)
+        if isinstance(outcome, ProviderError) and outcome.advice is Advice.ALONE:
+            self._suspects[event_id] = None
+            if len(self._suspects) > MAX_SUSPECTS:
+                self._suspects.pop(next(iter(self._suspects)))
 
     def _unpark(self) -> None:
         self._parked = None

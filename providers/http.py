@@ -106,9 +106,11 @@ class JsonHttp:
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
             message = self._clean(str(error))
             raise ProviderError(Failure.CONNECTION_ERROR, message, advice=Advice.PARK) from error
+        except (aiohttp.ClientConnectorError, aiohttp.ClientResponseError) as error:  # nobody there who speaks HTTP
+            raise ProviderError(Failure.CONNECTION_ERROR, self._told_by(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            message = self._clean(f"{type(error).__name__}: {error}")
-            raise ProviderError(Failure.CONNECTION_ERROR, message) from error
+            message = f"went away without an answer: {self._told_by(error)}"
+            raise ProviderError(Failure.SERVER_ERROR, message, advice=Advice.ALONE) from error
 
     def _believe(self, response: aiohttp.ClientResponse, content: bytes) -> dict[str, Any]:
         try:
@@ -128,6 +130,9 @@ class JsonHttp:
         failure, advice = self._judge(status, message)
         after_s = retry_after_s(response.headers.get("Retry-After", ""))
         return ProviderError(failure, f"{status}: {message}", retry_after_s=after_s, advice=advice)
+
+    def _told_by(self, error: Exception) -> str:
+        return self._clean(f"{type(error).__name__}: {error}")
 
     def _clean(self, said: str) -> str:
         """A stranger's words, fit for logs and rows: one short line without our key or a picture."""

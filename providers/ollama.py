@@ -123,7 +123,7 @@ class Ollama:
             return self._settings.model
         wanted = {self._settings.model, f"{self._settings.model}:latest"}
         for model in models if isinstance(models, list) else []:
-            if isinstance(model, dict) and model.get("name") in wanted and (digest := word(model.get("digest"))):
+            if isinstance(model, dict) and word(model.get("name")) in wanted and (digest := word(model.get("digest"))):
                 return f"{self._settings.model}@{digest.removeprefix('sha256:')[:12]}"
         return self._settings.model
 

@@ -163,7 +163,7 @@ def test_no_class_at_all_is_an_error_and_not_an_empty_list(text: str) -> None:
 
 
 def test_a_text_is_one_clean_line() -> None:
-    assert read(SCENE, "  A yard\n\nat\tnight.\x00\x1b ") == "A yard at night.\ufffd"
+    assert read(SCENE, "  A yard\n\nat\tnight.\x00\x1b\u202e ") == "A yard at night."
     assert len(str(read(SCENE, "long " * 10_000))) <= 1000
 
 

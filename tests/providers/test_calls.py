@@ -71,6 +71,21 @@ async def test_nothing_else_is_tried_again(advice: Advice) -> None:
     assert server.asked == 1
 
 
+async def test_a_server_that_went_away_with_the_picture_is_asked_once_more() -> None:
+    server = Flaky(*[down(Advice.ALONE)] * 9)
+    with pytest.raises(ProviderError):
+        await calls(server, []).post("/x", {})
+    assert server.asked == 2
+
+
+async def test_a_server_that_went_away_and_is_not_back_has_looked_all_the_same() -> None:
+    gone = ProviderError(Failure.CONNECTION_ERROR, "nobody listens")
+    server = Flaky(down(Advice.ALONE), gone)
+    with pytest.raises(ProviderError) as raised:
+        await calls(server, []).post("/x", {})
+    assert (raised.value.failure, server.asked) == (Failure.SERVER_ERROR, 2)
+
+
 async def test_the_budget_bounds_all_retries_of_a_minute() -> None:
     server = Flaky(*[down()] * 1000)
     asking = calls(server, [], share=0.2)

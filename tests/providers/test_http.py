@@ -98,13 +98,22 @@ async def test_a_body_that_trickles_ends_with_the_total_deadline() -> None:
         assert (await failure_of(url, timeout_s=0.2)).failure is Failure.TIMEOUT
 
 
-async def test_a_body_shorter_than_promised_is_a_broken_connection() -> None:
+async def test_a_body_shorter_than_promised_is_of_a_server_that_went_away() -> None:
     async def reply(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"answer": "yes"}')
         await writer.drain()
 
     async with raw_server(reply) as url:
-        assert (await failure_of(url)).failure is Failure.CONNECTION_ERROR
+        error = await failure_of(url)
+    assert (error.failure, error.advice) == (Failure.SERVER_ERROR, Advice.ALONE)
+
+
+async def test_a_server_that_hangs_up_without_a_word_may_have_looked() -> None:
+    async def reply(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None: ...
+
+    async with raw_server(reply) as url:
+        error = await failure_of(url)
+    assert (error.failure, error.advice) == (Failure.SERVER_ERROR, Advice.ALONE)
 
 
 async def test_what_is_no_http_is_a_broken_connection() -> None:
