@@ -16,6 +16,11 @@ _TIMESYNCD_HAS_SET_IT = Path("/run/systemd/timesync/synchronized")
 """Made by systemd-timesyncd (systemd-time-wait-sync.service(8)). For services that may not ask the kernel."""
 
 
+def since_boot_s() -> float:
+    """Those seconds included in which the machine slept, unlike time.monotonic (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """When something was, by both clocks. `synced` is None where nobody can say whether `at` is right.
@@ -39,8 +44,7 @@ class Clock:
         return time.time()
 
     def boot(self) -> float:
-        """Seconds since the machine started, those in which it slept included (CLOCK_BOOTTIME)."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return since_boot_s()
 
     def synced(self) -> bool | None:
         """Whether a time server has set the wall clock, as the kernel knows it.

@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from pydantic import Field
 
+from pipeline.clock import since_boot_s
 from pipeline.events import Priority
 from providers.settings import Section
 
@@ -79,10 +79,10 @@ class EventQueue:
 
     CRITICAL stands before all else. For the others `due` is the time of arrival plus the patience of the class, so
     that an old event of a low class comes before a new one of a higher class: nothing starves.
-    `clock` is monotonic, in seconds.
+    `clock` counts seconds on while the machine sleeps, and no one can set it.
     """
 
-    def __init__(self, settings: QueueSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: QueueSettings, clock: Callable[[], float] = since_boot_s) -> None:
         self._settings = settings
         self._clock = clock
         self._heap: asyncio.PriorityQueue[_Turn] = asyncio.PriorityQueue()
@@ -98,6 +98,10 @@ class EventQueue:
 
     def __contains__(self, event_id: UUID) -> bool:
         return any(event_id in waiting for waiting in self._by_class.values())
+
+    def now_s(self) -> float:
+        """By the clock that ages are counted with."""
+        return self._clock()
 
     def depth(self) -> dict[str, int]:
         """How many wait, by class."""

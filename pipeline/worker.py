@@ -89,13 +89,13 @@ class Retries:
     def later(self, leased: Leased, failure: ProviderError) -> None:
         """Keeps the id, not the picture: that comes from the journal again."""
         event_id, priority = leased.event.id, leased.event.priority
-        pause_s = self._pause_s(leased.attempts, failure)
+        arrived_s = self._queue.now_s() - leased.age_s
 
         def again() -> None:
             del self._timers[event_id]
-            self._queue.put_back(event_id, priority, leased_age_s + pause_s)
+            self._queue.put_back(event_id, priority, self._queue.now_s() - arrived_s)
 
-        leased_age_s = leased.age_s
+        pause_s = self._pause_s(leased.attempts, failure)
         self._timers[event_id] = asyncio.get_running_loop().call_later(pause_s, again)
 
     def _pause_s(self, attempts: int, failure: ProviderError) -> float:

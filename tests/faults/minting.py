@@ -22,10 +22,11 @@ WITHOUT_PICTURE = 0.02
 """Share of events whose picture could not be taken."""
 
 
-def an_event(site: str, priority: Priority, now: datetime, picture_bytes: int) -> Event:
+def an_event(site: str, priority: Priority, now: datetime, picture_bytes: int, is_asked: bool = False) -> Event:
+    """With `is_asked`, one that somebody has to be asked about."""
     event_id = fresh_id()
-    kind = random.choices([*_KINDS], [*_KINDS.values()])[0]
-    has_picture = kind is not EventKind.CAMERA_DOWN and random.random() >= WITHOUT_PICTURE
+    kind = EventKind.OBJECT_APPEARED if is_asked else random.choices([*_KINDS], [*_KINDS.values()])[0]
+    has_picture = is_asked or (kind is not EventKind.CAMERA_DOWN and random.random() >= WITHOUT_PICTURE)
     return Event(
         id=event_id,
         site=site,
