@@ -94,7 +94,7 @@ class Core:
 
     async def run(
         self,
-        produce: Callable[[], Awaitable[None]],
+        produce: Callable[[], Awaitable[object]],
         stop: asyncio.Event,
         *,
         until_eof: bool = False,
@@ -125,7 +125,7 @@ class Core:
             )
         return Ended(done, flushed)
 
-    async def _work(self, produce: Callable[[], Awaitable[None]], stop: asyncio.Event, until_eof: bool) -> bool:
+    async def _work(self, produce: Callable[[], Awaitable[object]], stop: asyncio.Event, until_eof: bool) -> bool:
         """Workers, until what makes events has ended and they have drained. True: no event is left."""
         settings = self.config.workers
         try:

@@ -5,6 +5,7 @@ import json
 import signal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.daemon.lva import lva
 from tests.daemon.test_run import DEMO, a_config, events
 from tests.faults.service_manager import ServiceManager
 
-LIVE = {"pace": "realtime", "loop": True}
+LIVE: dict[str, Any] = {"pace": "realtime", "loop": True}
 
 
 def test_ready_comes_first_and_once_then_signs_of_life_then_stopping(tmp_path: Path) -> None:
