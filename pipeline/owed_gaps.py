@@ -40,6 +40,7 @@ class OwedGaps:
     def __init__(self) -> None:
         self._refused: dict[str, _Refused] = {}
         self._whole: deque[Gap] = deque(maxlen=GAPS_MAX)
+        self._settling = False
 
     def refused(self, event: Event) -> int:
         """Count an event that was not accepted; the count of its camera."""
@@ -50,15 +51,26 @@ class OwedGaps:
         self._whole.append(gap)
 
     async def settle(self, record: Callable[[Gap], Awaitable[None]]) -> None:
-        """Record what is owed, as far as there is room."""
+        """Record what is owed, as far as there is room. One caller at a time: for the others it is being done."""
+        if self._settling:
+            return
+        self._settling = True
         try:
             while self._whole:
-                await record(self._whole[0])
-                self._whole.popleft()
+                await self._settle_whole(self._whole.popleft(), record)
             for camera in list(self._refused):
                 await self._settle(camera, record)
         except JournalFullError:
             return
+        finally:
+            self._settling = False
+
+    async def _settle_whole(self, gap: Gap, record: Callable[[Gap], Awaitable[None]]) -> None:
+        try:
+            await record(gap)
+        except JournalFullError:
+            self._whole.appendleft(gap)
+            raise
 
     async def _settle(self, camera: str, record: Callable[[Gap], Awaitable[None]]) -> None:
         refused = self._refused.pop(camera)  # more may be refused while this is on its way to the disk

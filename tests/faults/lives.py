@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ class Lives:
         self.database = database
         self.count = 0
         self.pid = 0
+        self._heard = _Heard(folder, 0)
         self._nursery = nursery
         self._folder = folder
 
@@ -36,15 +38,11 @@ class Lives:
     def evidence(self) -> list[Path]:
         return sorted(self._folder.glob("*.said"))
 
-    @property
-    def log_file(self) -> Path:
-        """Of the life that is, or was the last."""
-        return self._folder / f"{self.count:04}.log"
-
     def start(self, **changes: Any) -> None:
         self.count += 1
+        self._heard = _Heard(self._folder, self.count)
         settings = replace(self.settings, **({"seed": f"{self.settings.seed}/{self.count}"} | changes))
-        self.pid = self._nursery.start(settings, self._said_file, self.log_file)
+        self.pid = self._nursery.start(settings, self._heard.said.file, self._heard.log.file)
 
     def abandon(self) -> None:
         """If it still lives, no longer."""
@@ -80,7 +78,7 @@ class Lives:
         boxes `beside` this one. Raises OracleError."""
         self.start(count=FRESH)
         status = await self.end()
-        fresh = Evidence.of([self._said_file]).accepted
+        fresh = Evidence.of([self._heard.said.file]).accepted
         evidence = [file for box in (self, *beside) for file in box.evidence]
         verdict = await check(self.database, evidence, seed=self.settings.seed, fresh=fresh, dead_letters=dead_letters)
         assert status == 0, self.last_words()
@@ -89,11 +87,13 @@ class Lives:
 
     def accepted(self) -> int:
         """In this life."""
-        return self._said_file.read_text().count("\naccepted") if self._said_file.exists() else 0
+        self._heard.listen()
+        return self._heard.accepted
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of this life's log that tell of this."""
-        return [line for line in self._log() if line["event"] == event]
+        self._heard.listen()
+        return self._heard.lines[event]
 
     async def until_logged(self, event: str, times: int = 1) -> list[dict[str, Any]]:
         await self.until(lambda: len(self.logged(event)) >= times)
@@ -117,21 +117,46 @@ class Lives:
 
     def ended(self) -> dict[str, Any]:
         """What it said at its end."""
-        *_, last = (line for line in self._said_file.read_text().split("\n") if line.startswith("ended "))
+        *_, last = (line for line in self._heard.said.file.read_text().split("\n") if line.startswith("ended "))
         told: dict[str, Any] = json.loads(last.removeprefix("ended "))
         return told
 
     def last_words(self) -> str:
-        return f"life {self.count}, seed {self.settings.seed}: " + self.log_file.read_text()[-3000:]
+        return f"life {self.count}, seed {self.settings.seed}: " + self._heard.log.file.read_text()[-3000:]
 
-    @property
-    def _said_file(self) -> Path:
-        return self._folder / f"{self.count:04}.said"
 
-    def _log(self) -> list[dict[str, Any]]:
-        if not self.log_file.exists():
-            return []
-        return [json.loads(line) for line in self.log_file.read_text().split("\n")[:-1] if line.startswith("{")]
+class _Tail:
+    """The lines of a file as they come, each once and whole."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._read_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as opened:
+            opened.seek(self._read_bytes)
+            whole, newline, _ = opened.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(newline)
+        yield from whole.decode().split("\n")
+
+
+class _Heard:
+    """What one life has told so far."""
+
+    def __init__(self, folder: Path, life: int) -> None:
+        self.said = _Tail(folder / f"{life:04}.said")
+        self.log = _Tail(folder / f"{life:04}.log")
+        self.accepted = 0
+        self.lines: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def listen(self) -> None:
+        self.accepted += sum(line.startswith("accepted ") for line in self.said)
+        for line in self.log:
+            if line.startswith("{"):
+                told = json.loads(line)
+                self.lines[told["event"]].append(told)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,8 @@ def _be_a_box(request: dict[str, Any]) -> Never:
         for file, descriptor in ((request["said"], 1), (request["log"], 2)):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
         status = box.main(box.BoxSettings.from_json(request["start"]))
+    except BaseException:  # noqa: BLE001 - this is where a process ends
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
