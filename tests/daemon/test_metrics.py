@@ -1,6 +1,11 @@
 """What Prometheus gets, read as Prometheus reads it."""
 
+import signal
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client import Metric
@@ -15,6 +20,8 @@ from pipeline.events import EventOutcome, Priority
 from pipeline.stages import STAGES, Stages
 from providers.base import Failure
 from tests.daemon.snapshots import a_camera, a_provider, a_snapshot
+from tests.daemon.test_http_surface import free_port
+from tests.daemon.test_run import WAIT_S, Lines, a_config, finish, start, wait_for
 from tests.pipeline.makers import an_event
 
 
@@ -31,9 +38,12 @@ def used_stages() -> Stages:
     return stages
 
 
-def families(now: Snapshot, stages: Stages | None = None) -> dict[str, Metric]:
+def families(now: Snapshot) -> dict[str, Metric]:
+    return parsed(exposition(now, used_stages()).decode())
+
+
+def parsed(text: str) -> dict[str, Metric]:
     """By the name that the table has: with _total, which the parser leaves off."""
-    text = exposition(now, stages or used_stages()).decode()
     found = {family.name: family for family in text_string_to_metric_families(text)}
     return {f"{name}_total" if family.type == "counter" else name: family for name, family in found.items()}
 
@@ -127,3 +137,28 @@ def test_beyond_the_last_bucket_the_percentile_is_its_bound() -> None:
     stages.called("moondream", 0.0, 99_999.0)
     (call,) = [each for each in figures(stages) if each.name == "lva_vlm_duration_seconds"]
     assert call.p95_s == 3600.0
+
+
+def test_a_real_daemon_tells_all_of_them_and_has_measured_every_stage(tmp_path: Path) -> None:
+    live: dict[str, Any] = {"pace": "realtime", "loop": True}
+    port = free_port()
+    daemon = start(a_config(tmp_path, f"[http]\nport = {port}", **live))
+    lines: Lines = []
+    try:
+        wait_for(daemon, "event.analyzed", lines)
+        until_s = time.monotonic() + WAIT_S
+        unmeasured = {stage.name for stage in STAGES}
+        while unmeasured and time.monotonic() < until_s:  # until the database has the first outcome
+            with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+                found = parsed(reply.read().decode())
+            unmeasured = {stage.name for stage in STAGES if not _count(found[stage.name])}
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        assert finish(daemon, lines) == 0
+    assert unmeasured == set()
+    assert set(found) == set(rows())
+    assert {sample.value for sample in found["lva_cameras_up"].samples} == {1.0}
+
+
+def _count(histogram: Metric) -> float:
+    return sum(sample.value for sample in histogram.samples if sample.name.endswith("_count"))
