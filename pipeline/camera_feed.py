@@ -79,7 +79,8 @@ class Feed:
         self._live = settings.kind is not SourceKind.FILE
         self._looked_s = self._skipped_s = self._read_s = self._whole_s = 0.0
         self._started_s = time.monotonic()
-        self._announced = self._tried = False
+        self._announced = False
+        self._flaws: set[str] = set()
         self.seq = seq
 
     def run(self) -> None:
@@ -100,8 +101,9 @@ class Feed:
 
     def _require_one(self) -> None:
         """A file in which nothing could be read was not watched to its end."""
-        if self._tried and not self._announced:
-            raise SourceLostError(LossCause.UNSUPPORTED, "not one picture in it can be read")
+        if self._flaws and not self._announced:
+            flaws = ", ".join(sorted(self._flaws))
+            raise SourceLostError(LossCause.UNSUPPORTED, f"not one picture in it can be read: {flaws}")
 
     def _follow(self) -> None:
         pace = self._pace()
@@ -145,6 +147,7 @@ class Feed:
             cause = self._fill(slot, stream_s, captured_at)
         except UnreadableError as flaw:
             cause = str(flaw)
+            self._flaws.add(cause)
             self._require_any(stream_s)
         if cause:
             self._reports.dropped[cause] += 1
@@ -152,7 +155,6 @@ class Feed:
 
     def _fill(self, slot: int, stream_s: float, captured_at: float) -> str:
         """Decode and draw into the slot and hand it over; or else the cause of the drop. Raises UnreadableError."""
-        self._tried = True
         native = self._source.retrieve(self._slots.natives[slot])
         self._read_s = stream_s
         self._slots.natives[slot] = native

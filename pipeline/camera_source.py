@@ -129,7 +129,12 @@ class VideoSource:
     def retrieve(self, out: Picture | None) -> Picture:
         if self._undecodable:
             raise UnreadableError("corrupt")
-        ok, picture = self._capture.retrieve(out)
+        try:
+            ok, picture = self._capture.retrieve(out)
+        except cv2.error as error:
+            if error.code == cv2.Error.StsNoMem:
+                raise SourceLostError(LossCause.MEMORY, f"its process is replaced: {error.err}") from error
+            raise UnreadableError("corrupt") from error
         if not ok or picture is None:
             raise UnreadableError("corrupt")
         return np.asarray(picture, np.uint8)

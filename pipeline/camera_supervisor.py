@@ -63,6 +63,8 @@ class Supervisor:
         usual = Backoff(self._settings.retry_s, self._settings.retry_max_s)
         locked_out = Backoff(AUTH_RETRY_S, AUTH_RETRY_MAX_S, floor_share=0.5)
         while (loss := await self._connection()) is not None:
+            if loss.cause is LossCause.MEMORY:
+                await self._replace()
             if self._was_steady():
                 usual.reset()
                 locked_out.reset()
@@ -70,6 +72,12 @@ class Supervisor:
             self._last_cause = loss.cause
             self._on_loss(loss, wait_s)
             await asyncio.sleep(wait_s)
+
+    async def _replace(self) -> None:
+        """It ends by itself; but no new connection may be asked of it meanwhile."""
+        self.restarts += 1
+        if self.child is not None:
+            await self.child.kill()
 
     async def kill(self) -> None:
         """End the process, whatever it is doing, and reap it."""
@@ -134,7 +142,6 @@ class Supervisor:
             self._patience_s = self._settings.stall_s
         elif kind == Message.LOST:
             cause, reason = json.loads(payload)
-            self.restarts += cause == LossCause.MEMORY
             self._decide(Loss(LossCause(cause), self._settings.redact(reason)))
         elif kind == Message.ENDED:
             self._decide(None)

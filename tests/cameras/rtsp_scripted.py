@@ -10,10 +10,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from hashlib import md5
 from types import TracebackType
 from typing import Self
@@ -53,6 +54,7 @@ class Fault(StrEnum):
     FLOOD = "a thousand frames a second"
     DAMAGED = "flips bits of every picture"
     DAMAGED_AT_TIMES = "flips bits of every third picture"
+    CUT = "cuts every picture short"
     REDIRECT = "302"
 
 
@@ -82,7 +84,7 @@ class ScriptedRtspServer:
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script or Script()
-        self.connections = 0
+        self.connected_s: list[float] = []
         self.requests: list[str] = []
         self._port = 0
         self._open: set[socket.socket] = set()
@@ -114,6 +116,10 @@ class ScriptedRtspServer:
         for thread in self._threads:
             thread.join(5)
 
+    @property
+    def connections(self) -> int:
+        return len(self.connected_s)
+
     def url(self, userinfo: str = "") -> str:
         return f"rtsp://{userinfo}127.0.0.1:{self._port}/stream"
 
@@ -123,7 +129,7 @@ class ScriptedRtspServer:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
+            self.connected_s.append(time.monotonic())
             self._open.add(client)
             thread = threading.Thread(target=self._serve, args=(client,), name="rtsp client")
             self._threads.append(thread)
@@ -135,7 +141,7 @@ class ScriptedRtspServer:
             if script.fault is Fault.SILENT:
                 self._stopped.wait()
             elif self._handshake(client, script):
-                self._play(client, script)
+                self._play(client, script.codec, script.size)
         except OSError:
             pass
         finally:
@@ -175,22 +181,23 @@ class ScriptedRtspServer:
             extra = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1;timeout=60\r\n"
         return f"RTSP/1.0 200 OK\r\nCSeq: {sequence}\r\nSession: 1\r\n{extra}\r\n{body}".encode()
 
-    def _play(self, client: socket.socket, script: Script) -> None:
-        """Send frames by the script until the client or the server goes."""
+    def _play(self, client: socket.socket, codec: str, size: tuple[int, int]) -> None:
+        """Send frames by the script, as it is at that moment, until the client or the server goes."""
         numbers = itertools.count()
-        encoder = rtp_h264.Encoder(*script.size) if script.codec == "h264" else None
+        encoder = rtp_h264.Encoder(*size) if codec == "h264" else None
         started_s = time.monotonic()
         for index in itertools.count():
+            script = self.script
             in_fault = script.is_in_fault(index)
             if in_fault and not self._go_on(client, script, numbers):
                 return
             picture = pictured(index, in_fault, script)
-            is_damaged = in_fault and damages(index, script)
+            harm = harm_of(index, script) if in_fault else None
             if encoder:
-                nals = [damaged(nal, index) if is_damaged and shows(nal) else nal for nal in encoder.nals(picture)]
+                nals = [harm(nal) if harm and shows(nal) else nal for nal in encoder.nals(picture)]
                 sent = [interleaved(0, rtp) for rtp in rtp_h264.packets(nals, index * CLOCK_STEP, numbers)]
             else:
-                sent = list(packets(picture, index * CLOCK_STEP, numbers, is_damaged))
+                sent = list(packets(picture, index * CLOCK_STEP, numbers, harm))
             client.sendall(b"".join(sent))
             fps = 1000.0 if script.fault is Fault.FLOOD else script.fps
             if self._stopped.wait(max(0.0, started_s + (index + 1) / fps - time.monotonic())):
@@ -228,8 +235,20 @@ def pictured(index: int, in_fault: bool, script: Script) -> Picture:
             return scene(index, script.size, script.moves)
 
 
-def damages(index: int, script: Script) -> bool:
-    return script.fault is Fault.DAMAGED or (script.fault is Fault.DAMAGED_AT_TIMES and index % 3 == 0)
+Harm = Callable[[bytes], bytes]
+
+
+def harm_of(index: int, script: Script) -> Harm | None:
+    """What is done to this picture's bytes."""
+    match script.fault:
+        case Fault.DAMAGED:
+            return partial(damaged, seed=index)
+        case Fault.DAMAGED_AT_TIMES if index % 3 == 0:
+            return partial(damaged, seed=index)
+        case Fault.CUT:
+            return lambda content: content[: len(content) // 2]
+        case _:
+            return None
 
 
 def shows(nal: bytes) -> bool:
@@ -274,11 +293,11 @@ def interleaved(channel: int, payload: bytes) -> bytes:
     return struct.pack(">cBH", b"$", channel, len(payload)) + payload
 
 
-def packets(picture: Picture, timestamp: int, numbers: Iterator[int], is_damaged: bool = False) -> Iterator[bytes]:
+def packets(picture: Picture, timestamp: int, numbers: Iterator[int], harm: Harm | None = None) -> Iterator[bytes]:
     """One frame as RTP packets, RFC 2435."""
     jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
     tables, scan = split_jpeg(jpeg)
-    scan = damaged(scan, timestamp) if is_damaged else scan
+    scan = harm(scan) if harm else scan
     height, width = picture.shape[:2]
     for offset in range(0, len(scan), FRAGMENT_BYTES):
         last = offset + FRAGMENT_BYTES >= len(scan)

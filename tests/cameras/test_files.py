@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.camera import CameraGone, Ended, Frame, LossCause, Lost, Opened
+from tests.cameras.giants import giant_png
 from tests.cameras.pictures import a_clip, a_folder, scene
 from tests.cameras.watching import all_frames, frames, until, watching
 
@@ -109,10 +108,11 @@ async def test_the_jpeg_is_the_native_picture_within_its_limit(tmp_path: Path) -
 
 
 async def test_a_folder_is_seen_by_name_and_what_is_no_picture_is_skipped(tmp_path: Path) -> None:
+    """Cases 30 and 31."""
     folder = a_folder(tmp_path / "pictures", 6)
     (folder / "002.jpg").write_bytes(b"not a picture")
     (folder / "notes.txt").write_text("nor this")
-    (folder / "004.png").write_bytes(a_bomb())
+    (folder / "004.png").write_bytes(giant_png())
     async with watching(folder, pace="full", detect_fps=5) as camera:
         seen = await all_frames(camera)
         assert camera.stats.dropped_by_cause == {"corrupt": 1, "too_large": 1}
@@ -132,6 +132,7 @@ async def test_pictures_of_different_sizes_each_have_their_letterbox(tmp_path: P
 
 
 async def test_a_missing_file_is_waited_for(tmp_path: Path) -> None:
+    """Case 36."""
     async with watching(tmp_path / "later.mp4", pace="full") as camera:
         lost = await until(camera, Lost)
         assert lost.cause is LossCause.MISSING
@@ -150,6 +151,7 @@ async def test_a_file_that_is_no_video_is_lost_with_a_reason(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["fifo", "empty folder"])
 async def test_what_can_never_be_read_is_lost_and_not_stuck(tmp_path: Path, kind: str) -> None:
+    """Case 36."""
     path = tmp_path / "thing"
     if kind == "fifo":
         os.mkfifo(path)
@@ -161,6 +163,7 @@ async def test_what_can_never_be_read_is_lost_and_not_stuck(tmp_path: Path, kind
 
 
 async def test_a_damaged_clip_comes_to_an_end(tmp_path: Path) -> None:
+    """Case 30."""
     clip = a_clip(tmp_path / "clip.mp4", frames=100)
     damaged = bytearray(clip.read_bytes())
     for position in range(2000, len(damaged) * 2 // 3, 97):
@@ -177,14 +180,3 @@ async def test_a_real_clip_is_read_to_its_end() -> None:
         opened = await until(camera, Opened)
         assert (opened.codec, opened.width, opened.height) == ("h264", 480, 360)
         assert len(await all_frames(camera)) == 795
-
-
-def a_bomb() -> bytes:
-    """A PNG of 16000 × 16000 pixels in a few hundred kilobytes: 768 MB once decoded."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", 16000, 16000, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes((16000 * 3 + 1) * 1000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

@@ -14,7 +14,7 @@ import uvloop
 from pipeline.camera import CameraGone, Frame, LossCause, Lost, Opened
 from tests.cameras.pictures import a_clip
 from tests.cameras.rtsp_scripted import Fault, Script, ScriptedRtspServer
-from tests.cameras.watching import all_frames, children, until, watching
+from tests.cameras.watching import all_frames, children, settings_for, until, watching
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,12 +25,15 @@ def endless(tmp_path: Path) -> Path:
 
 
 async def test_a_stuck_process_is_killed_and_replaced(endless: Path) -> None:
+    """Case 28. Stopped, it does not even hear its parent; SIGKILL needs no one to listen."""
     async with watching(endless, loop=True) as camera:
         await until(camera, Frame)
         [stuck] = children()
         os.kill(stuck, signal.SIGSTOP)
         lost = await until(camera, Lost)
         assert lost.cause is LossCause.STALLED
+        silent_s = float(lost.reason.rpartition("silent for ")[2].split()[0])
+        assert silent_s <= 2 * settings_for(endless).stall_s
         await until(camera, Opened)
         assert stuck not in children()
         assert camera.stats.restarts == 1
