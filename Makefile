@@ -40,7 +40,7 @@ uninstall:
 # The service under a real systemd, in a Debian of its own; needs root and a few minutes.
 systemd-test: .venv/dev
 	@deploy/system-packages.sh systemd-test
-	$(BIN)/pytest -m systemd tests/systemd
+	$(BIN)/pytest -o addopts='--strict-markers -v -rs -m systemd' tests/systemd/test_nspawn.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix-only --quiet .

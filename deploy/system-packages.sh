@@ -19,6 +19,7 @@ if [ "${1:-}" = test ]; then
     have_gst x264 || need="$need gstreamer1.0-plugins-ugly"
     have_gst videoparsersbad || need="$need gstreamer1.0-plugins-bad"
     command -v systemd-analyze >/dev/null || need="$need systemd"
+    command -v strace >/dev/null || need="$need strace"
 fi
 
 if [ "${1:-}" = systemd-test ]; then
