@@ -9,7 +9,7 @@ LOCKED := $(if $(filter 0,$(MODELS)),dev,models)
 REAL_CLIP := ../shared/media/pets09-s2l1.mp4
 REAL_MODEL := ../shared/models/yolo11n-person.onnx
 
-.PHONY: demo test check bench install uninstall systemd-test format lock clean
+.PHONY: demo test check faults bench install uninstall systemd-test format lock clean
 
 demo: .venv/base
 	@$(BIN)/python -m daemon.demo
@@ -24,6 +24,11 @@ check: .venv/$(LOCKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	deploy/systemd/check.sh
+
+# Every case of tests/faults, the long ones too: an hour or so.
+faults: .venv/$(LOCKED)
+	@deploy/system-packages.sh test
+	$(BIN)/pytest -m "faults or not faults" -o timeout=3600 tests/faults
 
 # On the real street video where it is at hand, else on the bundled clip.
 bench: .venv/$(LOCKED)
