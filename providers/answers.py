@@ -21,6 +21,9 @@ _REFUSAL = re.compile(
     r"|please (?:paste|provide|upload|share|attach)"
     r"|(?:don't|do not|cannot|can't) see (?:the|an|any) (?:image|picture|photo|attachment|file))\b"
 )
+_MARKS = "<[{"
+"""Of markup and JSON. In a description they may stand somewhere; a word or a number has no use for them."""
+
 _LEAD = re.compile(r"^(?:the )?answer(?: is)?\s*:?\s*")
 _YES_NO = re.compile(r"^(yes|no|true|false)(?:$|\s*[,.;:!-]\s)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
@@ -57,7 +60,9 @@ def is_answer_like(question: Question, text: str) -> bool:
     if len(text) > MAX_READ and question.kind is not QuestionKind.TEXT:
         return False
     said = clean(text[:MAX_READ])
-    if not any(letter.isalnum() for letter in said) or said[0] in "<[{":
+    if not any(letter.isalnum() for letter in said) or said[0] in _MARKS:
+        return False
+    if question.kind is not QuestionKind.TEXT and any(mark in said for mark in _MARKS):
         return False
     echo = clean(question.wording)
     return not (_REFUSAL.search(said) or (len(stems(echo)) > 2 and echo in said))

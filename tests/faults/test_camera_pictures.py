@@ -103,14 +103,18 @@ async def test_a_camera_whose_every_picture_is_damaged_is_looked_at_all_the_same
 
 async def look_at(path: Path) -> tuple[Lost | Ended, Counter[str]]:
     """Read to the end, one way or the other: which, and what became of each frame."""
-    async with watching(path, pace="full", read_timeout_s=5, open_timeout_s=5) as camera:
+    every_frame = True
+    async with watching(path, pace="full", detect_fps=60, read_timeout_s=5, open_timeout_s=5) as camera:
         async with asyncio.timeout(60):
             while not isinstance(event := await camera.next(), Lost | Ended):
                 if isinstance(event, Frame):
                     camera.release(event)
+                if isinstance(event, Opened):  # a flipped bit may have made it another rate
+                    every_frame = (event.fps or 0) <= 60
         stats = camera.stats
+        told = stats.frames_handed + sum(stats.dropped_by_cause.values())
         assert stats.restarts == 0
-        assert stats.frames_handed + sum(stats.dropped_by_cause.values()) == stats.frames_grabbed
+        assert told == stats.frames_grabbed or (told < stats.frames_grabbed and not every_frame)
         return event, stats.dropped_by_cause + Counter(handed=stats.frames_handed)
 
 
