@@ -1,25 +1,20 @@
 #!/bin/sh
 # Installs Live Vision Analyzer as a service, or this version over an older one: `make install`. Run it again at will:
-# code is replaced, while configuration, credentials and state stay as they are.
+# code is replaced, while configuration, credentials and state stay as they are. paths.sh has PREFIX and DESTDIR.
 #
-#   PREFIX=/usr        where code and units go; the configuration is in /etc/lva, the state in /var/lib/lva
-#   DESTDIR=           a tree to install into instead of this system: nothing outside it is touched, no program of it run
-#   PYTHON=/usr/bin/python3   the interpreter that the service will use; with DESTDIR it must have the same path there
-#   LOCK=requirements/base.txt   what is installed beside the project; pip's own variables hold, such as
-#                      PIP_FIND_LINKS=folder PIP_NO_INDEX=1 for a machine without network
-#   ENABLE=1           enable and start the service too
+#   ENABLE=1                     enable and start the service too
+#   PYTHON=/usr/bin/python3      the interpreter that the service will use; with DESTDIR it has the same path there
+#   LOCK=requirements/base.txt   what is installed beside the project. pip's own variables hold, such as
+#                                PIP_FIND_LINKS=folder PIP_NO_INDEX=1 for a machine without network
 set -eu
 umask 022
 
-DESTDIR=${DESTDIR:-}
-PREFIX=${PREFIX:-/usr}
-PYTHON=${PYTHON:-/usr/bin/python3}
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=deploy/paths.sh
+. "$source_dir/deploy/paths.sh"
+PYTHON=${PYTHON:-/usr/bin/python3}
 LOCK=${LOCK:-requirements/base.txt}
-
-home=$PREFIX/lib/lva
 venv=$home/venv
-units=$PREFIX/lib/systemd/system
 
 main() {
     check_paths
@@ -28,31 +23,18 @@ main() {
     build_venv
     place_files
     switch_to_new_venv
-    if [ -z "$DESTDIR" ]; then
-        make_user_and_folders
-        tell_systemd
-    fi
+    [ -n "$DESTDIR" ] || make_user_and_folders
+    ! systemd_runs || tell_systemd
     remove_old_venvs
     say_what_is_next
 }
 
-fail() {
-    echo "$1" >&2
-    exit 1
-}
-
-check_paths() {
-    case $PREFIX in /*) ;; *) fail "PREFIX must be an absolute path, not '$PREFIX'" ;; esac
-    case $DESTDIR$PREFIX in *[!A-Za-z0-9/._+-]*) fail "DESTDIR and PREFIX must be plain paths, without spaces or signs" ;; esac
-    [ -n "$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or give a tree to install into: DESTDIR=/some/folder"
-}
-
 # The service sees nothing of /home and /root, so an interpreter from there (pyenv, conda, uv) would not start.
 check_python() {
-    base=$("$PYTHON" -c 'import os, sys; print(os.path.realpath(sys.executable), sys.version_info >= (3, 11))') ||
+    found=$("$PYTHON" -c 'import os, sys; print(os.path.realpath(sys.executable), sys.version_info >= (3, 11))') ||
         fail "$PYTHON does not run: give PYTHON=/path/to/python3"
-    case $base in
-    /home/* | /root/* | /run/user/* | /tmp/*) fail "$PYTHON is ${base% *}, which the service can't see: give PYTHON=/usr/bin/python3" ;;
+    case $found in
+    /home/* | /root/* | /run/user/* | /tmp/*) fail "the service can't see ${found% *}: give PYTHON=/usr/bin/python3" ;;
     *False) fail "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" --version)" ;;
     esac
 }
@@ -78,26 +60,12 @@ pip_install() {
     "$new/bin/python" -m pip --quiet --disable-pip-version-check install --no-input --root-user-action=ignore "$@"
 }
 
-# At once, and only when all of it is on the disk: the power may go at any moment.
-switch_to_new_venv() {
-    sync -f "$new"
-    ln -s "${new##*/}" "$new.link"
-    mv -T "$new.link" "$DESTDIR$venv"
-    sync -f "$DESTDIR$home"
-}
-
-remove_old_venvs() {
-    for old in "$DESTDIR$venv".*; do
-        [ "$old" = "$new" ] || rm -rf "$old"
-    done
-}
-
 place_files() {
     place 644 README.md "$home/README.md"
     place 755 deploy/lva "$PREFIX/bin/lva"
-    place 644 deploy/systemd/lva.service "$units/lva.service"
-    place 644 deploy/systemd/lva.sysusers "$PREFIX/lib/sysusers.d/lva.conf"
-    place 644 deploy/systemd/lva.tmpfiles "$PREFIX/lib/tmpfiles.d/lva.conf"
+    place 644 deploy/systemd/lva.service "$unit"
+    place 644 deploy/systemd/lva.sysusers "$sysusers"
+    place 644 deploy/systemd/lva.tmpfiles "$tmpfiles"
     for drop_in in "$source_dir"/deploy/systemd/drop-ins/*.conf; do
         place 644 "deploy/systemd/drop-ins/${drop_in##*/}" "$home/drop-ins/${drop_in##*/}"
     done
@@ -106,7 +74,7 @@ place_files() {
     [ -e "$DESTDIR/etc/lva/config.toml" ] || place 640 deploy/config.toml /etc/lva/config.toml
 }
 
-# place MODE FILE PATH: a file of ours at its place, in whose text /usr/lib/lva is where it really is.
+# place MODE FILE PATH: a file of ours at its place, where /usr/lib/lva in its text is what it really is.
 place() {
     install -d "$DESTDIR${3%/*}"
     sed "s|/usr/lib/lva|$home|g" "$source_dir/$2" >"$DESTDIR$3.new"
@@ -114,23 +82,37 @@ place() {
     mv "$DESTDIR$3.new" "$DESTDIR$3"
 }
 
+# At once, and only when all of it is on the disk: the power may go at any moment.
+switch_to_new_venv() {
+    sync -f "$new"
+    ln -s "${new##*/}" "$new.link"
+    mv -T "$new.link" "$DESTDIR$venv"
+    sync -f "$DESTDIR$home"
+}
+
 make_user_and_folders() {
-    systemd-sysusers "$PREFIX/lib/sysusers.d/lva.conf"
-    systemd-tmpfiles --create "$PREFIX/lib/tmpfiles.d/lva.conf"
+    systemd-sysusers "$sysusers"
+    systemd-tmpfiles --create "$tmpfiles"
 }
 
 # A service that runs goes on with the new code at once.
 tell_systemd() {
-    [ -d /run/systemd/system ] || return 0
     systemctl daemon-reload
     systemctl try-restart lva.service
     [ "${ENABLE:-0}" != 1 ] || systemctl enable --now lva.service
 }
 
+remove_old_venvs() {
+    for old in "$DESTDIR$venv".*; do
+        [ "$old" = "$new" ] || rm -rf "$old"
+    done
+}
+
 say_what_is_next() {
     if [ -n "$DESTDIR" ]; then
-        echo "installed into $DESTDIR. On the system itself: systemd-sysusers; systemd-tmpfiles --create; systemctl enable --now lva"
-    elif [ -d /run/systemd/system ] && systemctl is-enabled --quiet lva.service; then
+        echo "installed into $DESTDIR. On the system itself:"
+        echo "    systemd-sysusers; systemd-tmpfiles --create; systemctl daemon-reload; systemctl enable --now lva"
+    elif systemd_runs && systemctl is-enabled --quiet lva.service; then
         echo "installed; the service is enabled: systemctl status lva"
     else
         cat <<-END

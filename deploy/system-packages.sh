@@ -20,10 +20,13 @@ if [ "${1:-}" = test ]; then
     have_gst videoparsersbad || need="$need gstreamer1.0-plugins-bad"
     command -v systemd-analyze >/dev/null || need="$need systemd"
     command -v strace >/dev/null || need="$need strace"
+    command -v openssl >/dev/null || need="$need openssl"
+    [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || need="$need pgbouncer"
 fi
 
 if [ "${1:-}" = systemd-test ]; then
     command -v debootstrap >/dev/null || need="$need debootstrap"
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need="$need debian-archive-keyring"
     command -v systemd-nspawn >/dev/null || need="$need systemd-container"
 fi
 

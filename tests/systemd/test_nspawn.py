@@ -279,6 +279,17 @@ def test_a_wrong_configuration_is_named_in_the_journal_and_mended_without_a_star
     nothing_accepted_is_lost(service, service.accepted())
 
 
+def test_a_credential_that_is_missing_stops_the_start_and_a_new_one_is_taken(service: Service) -> None:
+    password = service.box.file("/etc/lva/credentials/door_password")
+    password.unlink()
+    service.box.run("systemctl", "restart", "--no-block", "lva.service")
+    eventually(lambda: "status=243/CREDENTIALS" in service.full_journal(lines=20), "the journal says why")
+    password.write_text("canary-after-rotation")
+    eventually(service.is_running, "it runs once the credential is there")
+    assert "after-rotation" in service.box.run("cat", "/run/credentials/lva.service/door_password").stdout
+    assert "canary" not in "\n".join(service.log())
+
+
 def test_after_the_plug_was_pulled_it_is_back_by_itself_and_nothing_is_lost(service: Service) -> None:
     began = len(service.accepted())
     eventually(lambda: len(service.accepted()) >= began + 3, "events are accepted")
