@@ -9,7 +9,7 @@ LOCKED := $(if $(filter 0,$(MODELS)),dev,models)
 REAL_CLIP := ../shared/media/pets09-s2l1.mp4
 REAL_MODEL := ../shared/models/yolo11n-person.onnx
 
-.PHONY: demo test check faults bench install uninstall systemd-test format lock clean
+.PHONY: demo test check faults soak bench install uninstall systemd-test format lock clean
 
 demo: .venv/base
 	@$(BIN)/python -m daemon.demo
@@ -17,6 +17,11 @@ demo: .venv/base
 test: .venv/$(LOCKED)
 	@deploy/system-packages.sh test
 	$(BIN)/pytest
+
+# All faults at once; hours of the boxes' time, of which sixty pass in one of ours.
+HOURS ?= 72
+soak: .venv/dev
+	$(BIN)/python -m tests.faults.soak --hours $(HOURS)
 
 check: .venv/$(LOCKED)
 	$(BIN)/ruff format --check .

@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
@@ -22,6 +23,7 @@ import uvloop
 from daemon.config import Config
 from daemon.core import Core
 from daemon.logs import LogSettings, configure_logs
+from daemon.tasks import either
 from pipeline.clock import Clock
 from pipeline.events import Priority
 from pipeline.journal import open_journal
@@ -39,6 +41,7 @@ from tests.faults.script import Script, ScriptedProvider
 QUICK = Pauses(transient_first_s=0.02, transient_max_s=0.1, configuration_first_s=0.1, configuration_max_s=0.2)
 """Pauses short enough for a test; with `pauses = "own"` they are the daemon's own."""
 
+LOOK_S = 1.0
 UNDONE = 3
 """Exit status: something is left for the next life."""
 
@@ -61,7 +64,11 @@ class BoxSettings:
     pauses: str = "quick"
     ids_lost: float = 0.0
     """Share of ids that the memory loses between queue and worker."""
+    poison: float = 0.0
+    """Share of events that the database can't take."""
     mutation: str = ""
+    orders: str = ""
+    """A file that it reads at each SIGHUP: what to do otherwise from now on. See `Orders`."""
     script: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     """Sections of the configuration, over those that suit a test."""
@@ -91,11 +98,15 @@ def main(settings: BoxSettings) -> int:
 
 
 async def _live(settings: BoxSettings) -> int:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     clock = HastyClock(settings.time_rate, settings.clock_jump_s) if settings.is_hasty else Clock()
-    async with _core(settings, clock) as core:
+    provider = ScriptedProvider(Script(**settings.script))
+    async with _core(settings, clock, provider) as core:
         generator = Generator(settings, core, clock, stop)
+        if settings.orders:
+            orders = Orders(Path(settings.orders), generator, provider, clock)
+            loop.add_signal_handler(signal.SIGHUP, orders.follow)
         ready = partial(print, "ready", flush=True)
         ended = await core.run(generator.run, stop, until_eof=bool(settings.count), on_ready=ready)
         counts = await core.journal.counts()
@@ -105,9 +116,8 @@ async def _live(settings: BoxSettings) -> int:
 
 
 @asynccontextmanager
-async def _core(settings: BoxSettings, clock: Clock) -> AsyncIterator[Core]:
+async def _core(settings: BoxSettings, clock: Clock, provider: ScriptedProvider) -> AsyncIterator[Core]:
     config, loop = _config(settings), asyncio.get_running_loop()
-    provider = ScriptedProvider(Script(**settings.script))
     chain = ProviderChain([Guarded(provider, Limits(timeout_s=5), clock=loop.time)], clock=loop.time)
     async with (
         open_journal(config.state_dir, config.journal, clock) as journal,
@@ -151,9 +161,14 @@ def _lose_ids(core: Core, share: float) -> None:
 
 
 class Generator:
-    """Hands in events until `count` of them, or until it is told to stop."""
+    """Hands in events until `count` of them, or until it is told to stop. Says `empty` when it has been paused and
+    everything that it ever handed in is in the database."""
 
     def __init__(self, settings: BoxSettings, core: Core, clock: Clock, stop: asyncio.Event) -> None:
+        self.events_per_s = settings.events_per_s
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.pausing: asyncio.Future[None] | None = None
         self._settings = settings
         self._core = core
         self._clock = clock
@@ -165,20 +180,55 @@ class Generator:
             for number in range(self._settings.at_once):
                 group.create_task(self._hand_in_for_ever(), name=f"generator {number}")
 
+    async def pause(self) -> None:
+        self.go_on.clear()
+        while not await self._is_empty():  # noqa: ASYNC110 - the database takes its time
+            await asyncio.sleep(LOOK_S)
+        print("empty", flush=True)
+
+    async def _is_empty(self) -> bool:
+        counts = await self._core.journal.counts()
+        return not any(counts[place] for place in ("waiting", "leased", "outbox"))
+
     async def _hand_in_for_ever(self) -> None:
-        pause_s = self._settings.at_once / self._settings.events_per_s
         while self._left and not self._stop.is_set():
             self._left -= 1
             await self._hand_in()
-            await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * self._settings.at_once / self.events_per_s)
+            await either(self.go_on.wait(), self._stop.wait())
 
     async def _hand_in(self) -> None:
         priority = Priority[random.choice(self._settings.priorities).upper()]
         event = an_event(self._settings.site, priority, self._clock.now(), self._settings.picture_bytes)
+        if random.random() < self._settings.poison:
+            event = replace(event, track_id=2**63)
+            print("poison", event.id, flush=True)
         sha = fingerprint(event)
         print("trying", event.id, sha, flush=True)
         if await self._core.intake.event(event):
             print("accepted", event.id, sha, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """A JSON object: `script`, `events_per_s`, `clock_jump_s`, `paused`. What is left out is as it was."""
+
+    file: Path
+    generator: Generator
+    provider: ScriptedProvider
+    clock: Clock
+
+    def follow(self) -> None:
+        orders = json.loads(self.file.read_text())
+        if "script" in orders:
+            self.provider.script = Script(**orders["script"])
+        if "clock_jump_s" in orders and isinstance(self.clock, HastyClock):
+            self.clock.jump_s = orders["clock_jump_s"]
+        self.generator.events_per_s = orders.get("events_per_s", self.generator.events_per_s)
+        if orders.get("paused"):
+            self.generator.pausing = asyncio.ensure_future(self.generator.pause())
+        else:
+            self.generator.go_on.set()
 
 
 if __name__ == "__main__":

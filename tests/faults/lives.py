@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -87,8 +87,12 @@ class Lives:
 
     def accepted(self) -> int:
         """In this life."""
+        return self.said("accepted")
+
+    def said(self, word: str) -> int:
+        """How many lines of this life begin with this word."""
         self._heard.listen()
-        return self._heard.accepted
+        return self._heard.words[word]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of this life's log that tell of this."""
@@ -104,11 +108,24 @@ class Lives:
         target = self.accepted() + more
         await self.until(lambda: self.accepted() >= target)
 
+    async def until_said(self, word: str) -> None:
+        """Once more from now on."""
+        before = self.said(word)
+        await self.until(lambda: self.said(word) > before)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """It can't tell us: so look again and again, and notice when it is dead."""
         while not condition():
             assert Path(f"/proc/{self.pid}/stat").read_text().split()[2] != "Z", self.last_words()
             await asyncio.sleep(_LOOK_S)
+
+    def forget(self) -> None:
+        """All evidence so far, that of the life that goes on included."""
+        for file in self._folder.glob("*.*"):
+            if int(file.stem) == self.count:
+                os.truncate(file, 0)
+            else:
+                file.unlink()
 
     def resident_kb(self) -> int:
         """Its memory now. What it says at its end as `peak_kb` counts from here on."""
@@ -136,7 +153,7 @@ class _Tail:
         if not self.file.exists():
             return
         with self.file.open("rb") as opened:
-            opened.seek(self._read_bytes)
+            self._read_bytes = opened.seek(min(self._read_bytes, os.fstat(opened.fileno()).st_size))
             whole, newline, _ = opened.read().rpartition(b"\n")
         self._read_bytes += len(whole) + len(newline)
         yield from whole.decode().split("\n")
@@ -148,11 +165,11 @@ class _Heard:
     def __init__(self, folder: Path, life: int) -> None:
         self.said = _Tail(folder / f"{life:04}.said")
         self.log = _Tail(folder / f"{life:04}.log")
-        self.accepted = 0
+        self.words: Counter[str] = Counter()
         self.lines: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def listen(self) -> None:
-        self.accepted += sum(line.startswith("accepted ") for line in self.said)
+        self.words.update(line.partition(" ")[0] for line in self.said)
         for line in self.log:
             if line.startswith("{"):
                 told = json.loads(line)

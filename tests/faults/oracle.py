@@ -7,6 +7,7 @@ never tried, and none that was accepted may be missing.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ import asyncpg
 from pipeline.events import Event
 from pipeline.questions import KINDS_WITH_PICTURE
 from providers.base import Detection
+
+_EVENT_ID = re.compile(r'"event_id":"([0-9a-f-]{36})"')
 
 SHOWN = 8
 """Ids of each fault that a report names; the rest is counted."""
@@ -46,6 +49,8 @@ class Evidence:
 
     tried: dict[str, str] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
+    poison: set[str] = field(default_factory=set)
+    """Of those, the ids of which the database can't take the event's own row."""
 
     @classmethod
     def of(cls, files: Iterable[Path]) -> "Evidence":
@@ -63,6 +68,8 @@ class Evidence:
             case ["accepted", event_id, sha]:
                 assert self.tried.get(event_id) == sha, f"{event_id} was accepted and never tried"
                 self.accepted.add(event_id)
+            case ["poison", event_id]:
+                self.poison.add(event_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +85,15 @@ class Verdict:
 async def check(
     dsn: str, files: Iterable[Path], *, seed: object = None, fresh: Iterable[str] = (), dead_letters: int = 0
 ) -> Verdict:
-    """Compare. `fresh` are ids that came after the faults, at least one; so many rows may be dead letters.
+    """Compare. `fresh` are ids that came after the faults, at least one; so many rows must be dead letters beside
+    those that were minted as poison.
 
     Raises OracleError.
     """
     evidence = Evidence.of(files)
     connection = await asyncpg.connect(dsn)
     try:
-        database = await _read(connection)
+        database = await _read(connection, evidence.poison)
     finally:
         await connection.close()
     faults = {
@@ -94,8 +102,8 @@ async def check(
         **_doubled(database),
         **_unanswered(database),
     }
-    if len(database.dead_letters) != dead_letters:
-        faults[f"dead letters, where {dead_letters} were due"] = database.dead_letters or ["none"]
+    if len(database.letters) != dead_letters:
+        faults[f"dead letters, where {dead_letters} were due"] = database.letters or ["none"]
     if found := {fault: ids for fault, ids in faults.items() if ids}:
         raise OracleError(found, seed)
     unsaid = len(set(database.events) - evidence.accepted)
@@ -111,11 +119,14 @@ class _Database:
     outcome: dict[str, str] = field(default_factory=dict)
     analyses: dict[str, str] = field(default_factory=dict)
     """Id and what was said."""
-    dead_letters: list[str] = field(default_factory=list)
+    poison: set[str] = field(default_factory=set)
+    """Ids whose own row is a dead letter, and was meant to be."""
+    letters: list[str] = field(default_factory=list)
+    """About all others."""
     doubled: dict[str, list[str]] = field(default_factory=dict)
 
 
-async def _read(connection: asyncpg.Connection) -> _Database:
+async def _read(connection: asyncpg.Connection, poison: set[str]) -> _Database:
     """One look at all tables, as of one moment."""
     database = _Database()
     async with connection.transaction(isolation="repeatable_read"):
@@ -128,7 +139,11 @@ async def _read(connection: asyncpg.Connection) -> _Database:
         async for row in connection.cursor("SELECT event_id, scene_description FROM analyses"):
             database.analyses[str(row["event_id"])] = row["scene_description"]
         async for row in connection.cursor("SELECT table_name, reason, payload FROM dead_letters"):
-            database.dead_letters.append(f"{row['table_name']}: {row['reason']}: {row['payload'][:200]}")
+            about = _EVENT_ID.search(row["payload"])
+            if row["table_name"] == "events" and about and about[1] in poison - database.poison:
+                database.poison.add(about[1])
+            else:
+                database.letters.append(f"{row['table_name']}: {row['reason']}: {row['payload'][:200]}")
         for table in ("events", "outcomes", "analyses"):  # the key says so already; a test may have taken it away
             query = f"SELECT event_id::text FROM {table} GROUP BY event_id HAVING count(*) > 1"
             database.doubled[table] = [row["event_id"] for row in await connection.fetch(query)]
@@ -137,7 +152,7 @@ async def _read(connection: asyncpg.Connection) -> _Database:
 
 def _lost(evidence: Evidence, database: _Database, fresh: set[str]) -> dict[str, list[str]]:
     return {
-        "accepted and not there": sorted(evidence.accepted - set(database.events)),
+        "accepted and not there": sorted(evidence.accepted - set(database.events) - database.poison),
         "without an outcome": sorted((evidence.accepted | set(database.events)) - set(database.outcome)),
         "fresh ones after the faults that did not pass": sorted(fresh - set(database.outcome)),
         "with another payload than was minted": sorted(
@@ -165,7 +180,7 @@ def _doubled(database: _Database) -> dict[str, list[str]]:
 
 def _unanswered(database: _Database) -> dict[str, list[str]]:
     """An answer for each event that says that it has one, and for no other."""
-    analysed = set(database.analyses)
+    analysed = set(database.analyses) - database.poison
     answered = {event_id for event_id, outcome in database.outcome.items() if outcome in ("done", "degraded")}
     due = answered & database.asked
     return {

@@ -65,6 +65,7 @@ async def test_a_row_of_another_site_is_kept_until_its_policy_allows_it(
 
 
 async def test_a_revoked_grant_keeps_everything(box: str, connection: asyncpg.Connection, outbox: MemoryOutbox) -> None:
+    """Case 11."""
     outbox.put(*events(3, site=BOX))
     async with uploading(box, outbox) as uploader:
         await outbox.wait_empty()
@@ -78,6 +79,7 @@ async def test_a_revoked_grant_keeps_everything(box: str, connection: asyncpg.Co
 
 
 async def test_a_missing_table_keeps_everything(box: str, connection: asyncpg.Connection, outbox: MemoryOutbox) -> None:
+    """Case 11."""
     await connection.execute("ALTER TABLE outcomes RENAME TO away")
     outbox.put(*whole_event(site=BOX))
     async with uploading(box, outbox) as uploader:
@@ -90,6 +92,7 @@ async def test_a_missing_table_keeps_everything(box: str, connection: asyncpg.Co
 async def test_a_missing_column_keeps_everything(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 11."""
     await connection.execute("ALTER TABLE events RENAME COLUMN camera TO lens")
     outbox.put(*events(3))
     async with uploading(database, outbox) as uploader:
@@ -102,6 +105,7 @@ async def test_a_missing_column_keeps_everything(
 async def test_a_missing_partition_keeps_everything(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 11."""
     await connection.execute("""
         ALTER TABLE events RENAME TO plain;
         CREATE TABLE events (LIKE plain INCLUDING DEFAULTS, PRIMARY KEY (event_id, captured_at))
@@ -121,6 +125,7 @@ async def test_a_missing_partition_keeps_everything(
 async def test_a_rule_that_no_row_can_follow_is_drift_and_keeps_everything(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 11."""
     await connection.execute("ALTER TABLE events ADD COLUMN owner text NOT NULL")
     outbox.put(*events(20))
     async with uploading(database, outbox) as uploader:
@@ -152,6 +157,7 @@ async def test_a_wrong_database_name_keeps_everything(database: str, outbox: Mem
 
 
 async def test_prepared_statements_that_a_pooler_lost_are_explained(database: str, outbox: MemoryOutbox) -> None:
+    """Case 9."""
     async with uploading(database, outbox) as uploader:
         outbox.put(*events(1))
         await outbox.wait_empty()
@@ -165,6 +171,7 @@ async def test_prepared_statements_that_a_pooler_lost_are_explained(database: st
 
 
 async def test_without_a_statement_cache_there_is_nothing_to_lose(database: str, outbox: MemoryOutbox) -> None:
+    """Case 9."""
     async with uploading(database, outbox, statement_cache_size=0) as uploader:
         outbox.put(*whole_event())
         await outbox.wait_empty()

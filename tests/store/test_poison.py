@@ -39,6 +39,7 @@ POISON = {
 
 @pytest.mark.parametrize("name", POISON)
 async def test_only_the_poisoned_row_is_put_aside(database: str, connection: asyncpg.Connection, name: str) -> None:
+    """Case 10."""
     outbox = MemoryOutbox()
     outbox.put(*events(6), ("events", POISON[name]), *events(5))
     async with uploading(database, outbox):
@@ -52,6 +53,7 @@ async def test_only_the_poisoned_row_is_put_aside(database: str, connection: asy
 
 
 async def test_many_poisoned_rows_in_one_batch(database: str, connection: asyncpg.Connection) -> None:
+    """Case 10."""
     outbox = MemoryOutbox()
     rows = [*events(180), *(("events", body) for body in POISON.values())]
     random.Random(4).shuffle(rows)
@@ -82,6 +84,7 @@ anything = st.recursive(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(detections=st.lists(anything, max_size=3), reason=st.text(st.characters(codec=None), max_size=40))
 async def test_what_the_box_writes_down_the_database_takes(database: str, detections: Any, reason: str) -> None:
+    """Case 10."""
     outbox = MemoryOutbox()
     row = json.loads(event_body()) | {"detections": detections, "reason": reason}
     outbox.put(("events", to_json(row)))

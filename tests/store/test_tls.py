@@ -117,6 +117,7 @@ async def error_of(key: Path, shown: Path, trusted: Path) -> ErrorClass:
 async def test_a_certificate_is_believed_only_from_who_is_trusted_and_for_its_own_name(
     tmp_path: Path,
 ) -> None:
+    """Case 13."""
     key, crt = certificate(tmp_path, "127.0.0.1")
     other_key, other = certificate(tmp_path, "127.0.0.2")
     assert await error_of(key, crt, trusted=other) is ErrorClass.CONFIGURATION

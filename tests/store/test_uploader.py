@@ -73,6 +73,7 @@ async def test_flush_sends_what_waits_and_says_if_it_could(database: str, outbox
 async def test_a_database_that_is_away_loses_nothing(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 2."""
     async with a_proxy(database) as proxy:
         outbox.put(*events(50))
         async with uploading(proxy.dsn, outbox) as uploader:
@@ -89,6 +90,7 @@ async def test_a_database_that_is_away_loses_nothing(
 async def test_replies_cut_after_the_commit_make_no_duplicates(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 5."""
     async with a_proxy(database) as proxy:
         async with uploading(proxy.dsn, outbox):
             for _ in range(15):
@@ -102,6 +104,7 @@ async def test_replies_cut_after_the_commit_make_no_duplicates(
 async def test_a_server_that_never_answers_is_given_up_and_tried_again(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 3."""
     async with (
         a_proxy(database) as proxy,
         uploading(proxy.dsn, outbox, command_timeout_s=0.3, connect_timeout_s=0.3) as uploader,
@@ -119,6 +122,7 @@ async def test_a_server_that_never_answers_is_given_up_and_tried_again(
 async def test_killed_sessions_are_replaced(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 4."""
     async with uploading(database, outbox):
         for _ in range(5):
             outbox.put(*events(20))
@@ -132,6 +136,7 @@ async def test_killed_sessions_are_replaced(
 async def test_a_read_only_server_is_left_for_the_one_that_took_over(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 7."""
     name = await connection.fetchval("SELECT current_database()")
     await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     outbox.put(*events(5))
@@ -162,6 +167,7 @@ async def test_a_batch_that_takes_too_long_is_halved_until_it_passes(
 async def test_too_many_connections_are_waited_out(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
+    """Case 8."""
     await connection.execute("CREATE ROLE narrow LOGIN CONNECTION LIMIT 1; GRANT INSERT ON events TO narrow")
     try:
         narrow = database.replace("//lva@", "//narrow@")
