@@ -102,6 +102,7 @@ def finish(daemon: subprocess.Popen[str], lines: Lines) -> int:
 
 
 def test_a_stop_drains_and_exits_with_0(tmp_path: Path) -> None:
+    """Case 51."""
     config = a_config(tmp_path, pace="realtime", loop=True)
     daemon = start(config)
     lines: Lines = []
@@ -114,6 +115,7 @@ def test_a_stop_drains_and_exits_with_0(tmp_path: Path) -> None:
 
 
 def test_after_a_kill_in_the_middle_the_same_recording_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Case 14."""
     (undisturbed := tmp_path / "undisturbed").mkdir()
     (killed := tmp_path / "killed").mkdir()
     watch_to_the_end(a_config(undisturbed))
@@ -131,6 +133,7 @@ def test_after_a_kill_in_the_middle_the_same_recording_ends_as_if_nothing_had_ha
 
 
 def test_a_second_daemon_on_the_same_state_folder_is_refused(tmp_path: Path) -> None:
+    """Case 24."""
     config = a_config(tmp_path, pace="realtime", loop=True)
     first = start(config)
     lines: Lines = []
@@ -143,6 +146,7 @@ def test_a_second_daemon_on_the_same_state_folder_is_refused(tmp_path: Path) -> 
 
 
 def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
+    """Case 51."""
     unreachable = 'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "none"'
     config = a_config(tmp_path, pace="realtime", loop=True, provider=unreachable)
     daemon = start(config)
@@ -169,6 +173,7 @@ def test_events_that_nobody_can_answer_now_wait_for_the_next_start(tmp_path: Pat
 
 
 def test_a_database_that_is_away_does_not_stop_the_watching_and_gets_its_rows_later(tmp_path: Path) -> None:
+    """Cases 1, 2."""
     away = '[database]\nurl = "postgresql://u@127.0.0.1:9/none"\nconnect_timeout_s = 0.5'
     config = a_config(tmp_path, "drain_s = 1")
     config.write_text(config.read_text() + away)
@@ -217,6 +222,7 @@ def test_a_missing_detector_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_one_dead_camera_does_not_keep_the_others_from_being_watched(tmp_path: Path) -> None:
+    """Case 25."""
     config = a_config(tmp_path, "[triggers.camera_down]\nafter_s = 1", pace="realtime", loop=True)
     config.write_text(
         config.read_text() + '[[cameras]]\nname = "dead"\nurl = "rtsp://user:canary-4711@127.0.0.1:9/x"\n'

@@ -48,6 +48,7 @@ async def test_a_low_event_that_has_waited_out_its_patience_comes_before_a_new_h
 
 
 async def test_events_of_a_class_are_served_in_the_order_of_their_coming() -> None:
+    """Case 46."""
     queue = a_queue()
     ids = [offer(queue, Priority.MEDIUM) for _ in range(50)]
     assert await queue.take(50, linger_s=0) == ids
@@ -189,3 +190,17 @@ async def test_a_flood_of_the_urgent_holds_up_the_others_only_as_long_as_their_p
         served += await queue.take(10, linger_s=0)
         assert clock.now_s < 1000 + 3 * 120
     assert len(queue) > 0
+
+
+@given(st.lists(st.sampled_from(list(Priority)), max_size=60))
+def test_what_came_at_the_same_moment_is_served_class_by_class_in_the_order_of_coming(offers: list[Priority]) -> None:
+    """Case 46. The clock stands still, so nothing but the order of coming tells the events of a class apart."""
+
+    async def run() -> None:
+        queue = a_queue(limit=100)
+        ids = [(priority, offer(queue, priority)) for priority in offers]
+        queue.close()
+        in_order = [event_id for _, event_id in sorted(ids, key=lambda each: each[0])]
+        assert await queue.take(100, linger_s=0) == in_order
+
+    asyncio.run(run())

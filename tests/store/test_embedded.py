@@ -168,6 +168,7 @@ async def test_it_recovers_after_everything_was_killed(state_dir: Path) -> None:
 async def test_a_stale_pid_file_that_names_a_living_process_is_seen_through(
     state_dir: Path, postgres: str, whose: str
 ) -> None:
+    """Case 61."""
     async with embedded_postgres(state_dir) as embedded:
         await kill_all(state_dir)
         elsewhere = await query(postgres, "SELECT pg_backend_pid()") if whose != "ours" else None
