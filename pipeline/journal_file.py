@@ -6,7 +6,7 @@ outcome stand in the outbox. The outbox holds rows for the database until the da
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,16 @@ import apsw
 
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
+from pipeline.journal_reserve import DiskReserve
+from pipeline.migrations import TABLES
 from pipeline.rows import alarm_row, analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from providers.base import Analysis
+
+DEATHS_MAX = 2
+_QUARANTINED = "quarantined: the daemon died twice while a worker had this event"
+_UNREADABLE = "the journal was damaged where this event stood"
+_DATA_CORRUPTED = "XX001"
 
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
@@ -26,9 +33,15 @@ _WAITING = """
 SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state = 'captured' ORDER BY number
 """
 _LEASE = """
-UPDATE events SET state = 'leased', attempts = attempts + 1 WHERE event_id = ? AND state = 'captured'
-RETURNING number, body, attempts, boot_id, accepted_boot, accepted_wall
+UPDATE events SET state = 'leased', attempts = attempts + 1, leased_boot_id = ?
+WHERE event_id = ? AND state = 'captured' AND (deaths = 0 OR ?)
+RETURNING number, CAST(body AS BLOB), attempts, boot_id, accepted_boot, accepted_wall
 """
+_SUSPECT = "SELECT 1 FROM events WHERE event_id = ? AND state = 'captured' AND deaths > 0"
+_RECOVER = """
+UPDATE events SET state = 'captured', deaths = deaths + (leased_boot_id IS ?) WHERE state = 'leased'
+"""
+_QUARANTINE = "SELECT event_id FROM events WHERE deaths >= ?"
 _RELEASE = """
 UPDATE events SET state = 'captured', attempts = attempts - ? WHERE event_id = ? AND state = 'leased'
 """
@@ -38,6 +51,12 @@ SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY 
 _OLDEST = "SELECT boot_id, accepted_boot, accepted_wall FROM events ORDER BY number LIMIT 1"
 _LEASED = "SELECT event_id FROM events WHERE state = 'leased'"
 _OPEN_COUNT = "SELECT count(*) FROM events"  # without a condition: over the smallest index
+_OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox ORDER BY seq LIMIT ?"
+_DEAD_LETTERS = """
+SELECT seq, CAST(table_name AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB), failed_wall, CAST(body AS BLOB)
+FROM dead_letters ORDER BY seq LIMIT ?
+"""
+_RETRY = "DELETE FROM dead_letters WHERE seq = ? RETURNING CAST(table_name AS BLOB), CAST(body AS BLOB)"
 _COUNTS = """
 SELECT (SELECT count(*) FROM events WHERE state = 'captured'), (SELECT count(*) FROM events WHERE state = 'leased'),
        (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)
@@ -63,6 +82,18 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row that the database refused. `failed_at` is Unix time."""
+
+    seq: int
+    table: str
+    sqlstate: str
+    reason: str
+    failed_at: float
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How an event ends, and the analysis that it ends with, if any."""
 
@@ -75,39 +106,57 @@ class Ending:
 class JournalFile:
     """Every method is meant to run inside a transaction that the caller commits."""
 
-    def __init__(self, connection: apsw.Connection, clock: Clock, quota_bytes: int, site: str) -> None:
+    def __init__(
+        self, connection: apsw.Connection, clock: Clock, quota_bytes: int, reserve: DiskReserve, site: str
+    ) -> None:
         self.connection = connection
         self._site = site
         self._clock = clock
         self._quota_bytes = quota_bytes
         self._page_bytes = int(str(connection.pragma("page_size")))
+        self._reserve = reserve
+        self._room_bytes = 0
+        self.is_short_of_disk = False
+        """Whether an event found no room because of the disk, not the quota."""
+
+    def begin(self) -> None:
+        """A transaction begins: others may have filled the disk since the last one."""
         self._room_bytes = 0
 
     def has_room(self, event: Event) -> bool:
-        """Whether the quota allows one more event like this. Asks SQLite only when the last answer is used up."""
+        """Whether quota and disk allow one more event like this. Asks only when the last answer is used up."""
         need = len(event.jpeg) + _ROW_BYTES
         if need > self._room_bytes:
-            used = int(str(self.connection.pragma("page_count"))) - int(str(self.connection.pragma("freelist_count")))
-            self._room_bytes = self._quota_bytes - used * self._page_bytes
+            free_bytes = self._pages("freelist_count")
+            in_quota = self._quota_bytes - self._pages("page_count") + free_bytes
+            on_disk = free_bytes + max(0, self._reserve.room_bytes())
+            self._room_bytes = min(in_quota, on_disk)
+            self.is_short_of_disk = self.is_short_of_disk or on_disk < min(need, in_quota)
         if need > self._room_bytes:
             return False
         self._room_bytes -= need
         return True
 
-    def accept(self, event: Event, body: str, ending: EventOutcome | None, reason: str, replayed: bool) -> bool:
-        """Take an event in; with `ending`, as one that is over at once. False: this recording's event is known.
+    def _pages(self, which: str) -> int:
+        """In bytes."""
+        return int(str(self.connection.pragma(which))) * self._page_bytes
+
+    def is_told(self, event_id: UUID) -> bool:
+        """Whether it is an event of a recording that was accepted before."""
+        return bool(self._rows("SELECT 1 FROM told WHERE event_id=?", (event_id.bytes,)))
+
+    def accept(self, event: Event, body: str, ending: EventOutcome | None, reason: str, replayed: bool) -> None:
+        """Take an event in; with `ending`, as one that is over at once.
 
         `body` is its row: made by the caller, as it costs time that this thread has not.
         """
         key, db = event.id.bytes, self.connection
         if replayed:
-            if db.execute("SELECT 1 FROM told WHERE event_id=?", (key,)).fetchone():
-                return False
             db.execute("INSERT INTO told VALUES (?)", (key,))
         self._send("events", body)
         if ending:
             self._send("outcomes", to_json(outcome_row(event.id, ending, reason, self._clock.now())))
-            return True
+            return
         clock = (self._clock.boot_id, self._clock.boot(), self._clock.wall())
         db.execute(
             "INSERT INTO events (event_id, priority, state, boot_id, accepted_boot, accepted_wall, body)"
@@ -115,11 +164,18 @@ class JournalFile:
             (key, int(event.priority), *clock, body),
         )
         db.execute("INSERT INTO pictures VALUES (?,?)", (db.last_insert_rowid(), event.jpeg))
-        return True
 
     def recover(self) -> None:
-        """After a start: what a worker had is waiting again."""
-        self.connection.execute("UPDATE events SET state='captured' WHERE state='leased'")
+        """After a start: what a worker had is waiting again. That the daemon died with it counts, unless the machine
+        was booted since: then it was the power."""
+        self.connection.execute(_RECOVER, (self._clock.boot_id,))
+
+    def quarantine(self) -> list[UUID]:
+        """End the events with which the daemon died too often."""
+        quarantined = [UUID(bytes=key) for [key] in self._rows(_QUARANTINE, (DEATHS_MAX,))]
+        for event_id in quarantined:
+            self.finish(Ending(event_id, EventOutcome.FAILED, _QUARANTINED))
+        return quarantined
 
     def waiting(self) -> list[Waiting]:
         """Every event that waits, oldest first."""
@@ -135,17 +191,26 @@ class JournalFile:
         [[count]] = self._rows(_OPEN_COUNT)
         return int(count)
 
-    def lease(self, ids: Sequence[UUID]) -> list[Leased]:
-        """Give these events to a worker; those that are not waiting any more are left out."""
-        return [leased for event_id in ids if (leased := self._lease(event_id.bytes))]
+    def suspects(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of them that wait, and with which the daemon died before."""
+        return [event_id for event_id in ids if self._rows(_SUSPECT, (event_id.bytes,))]
 
-    def _lease(self, key: bytes) -> Leased | None:
-        row = self._rows(_LEASE, (key,))
+    def lease(self, ids: Sequence[UUID], suspects: bool = False) -> list[Leased]:
+        """Give these events to a worker; those that are not waiting any more are left out, and, unless they are
+        asked for, the suspects. One that can't be read has failed."""
+        return [leased for event_id in ids if (leased := self._lease(event_id, suspects))]
+
+    def _lease(self, event_id: UUID, suspects: bool) -> Leased | None:
+        row = self._rows(_LEASE, (self._clock.boot_id, event_id.bytes, suspects))
         if not row:
             return None
         number, body, attempts, *accepted = row[0]
-        [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
-        return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
+        try:
+            [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
+            return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # SQLite has no checksums: bytes may differ
+            self.finish(Ending(event_id, EventOutcome.FAILED, f"{_UNREADABLE}: {error}"))
+            return None
 
     def release(self, asked: Sequence[UUID], not_asked: Sequence[UUID]) -> None:
         """Back to waiting. For those that nobody could even be asked about, the lease counts as no attempt."""
@@ -181,14 +246,21 @@ class JournalFile:
         """The oldest rows for the database: at least one if there is any, then as many as the limits allow."""
         rows: list[OutboxRow] = []
         size = 0
-        for row in self.connection.execute(
-            "SELECT seq, table_name, body FROM outbox ORDER BY seq LIMIT ?", (limit_rows,)
-        ):
-            size += len(row[2])
+        for row in self._outbox_rows(limit_rows):
+            size += len(row.body)
             if rows and size > limit_bytes:
                 break
-            rows.append(OutboxRow(*row))
+            rows.append(row)
         return rows
+
+    def _outbox_rows(self, limit_rows: int) -> Iterator[OutboxRow]:
+        """Bytes that are no text any more, the database may refuse; but of no table it would wait for ever."""
+        for seq, table, body in self._rows(_OUTBOX, (limit_rows,)):
+            row = OutboxRow(seq, _text(table), _text(body))
+            if row.table in TABLES:
+                yield row
+            else:
+                self.dead_letter(row, _DATA_CORRUPTED, "the journal was damaged where the name of its table stood")
 
     def uploaded(self, seqs: Sequence[int]) -> None:
         self.connection.executemany("DELETE FROM outbox WHERE seq=?", ((seq,) for seq in seqs))
@@ -210,6 +282,21 @@ class JournalFile:
         """The age of the event that was accepted first of those without an outcome; 0 when there is none."""
         return next((self._clock.age_s(*accepted) for accepted in self._rows(_OLDEST)), 0.0)
 
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """The oldest of them."""
+        return [DeadLetter(*map(_text, row)) for row in self._rows(_DEAD_LETTERS, (limit,))]
+
+    def retry_dead_letters(self, seqs: Sequence[int] | None) -> int:
+        """Put these, or all, at the end of the outbox, and say how many there were."""
+        chosen = self._rows("SELECT seq FROM dead_letters") if seqs is None else [(seq,) for seq in seqs]
+        return sum(self._retry_dead_letter(seq) for [seq] in chosen)
+
+    def _retry_dead_letter(self, seq: int) -> bool:
+        found = self._rows(_RETRY, (seq,))
+        for table, body in found:
+            self._send(_text(table), _text(body))
+        return bool(found)
+
     def counts(self) -> dict[str, int]:
         """How much is where."""
         return dict(zip(("waiting", "leased", "outbox", "dead_letters"), self._rows(_COUNTS)[0], strict=True))
@@ -219,3 +306,8 @@ class JournalFile:
 
     def _send(self, table: str, body: str) -> None:
         self.connection.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", (table, body))
+
+
+def _text(value: Any) -> Any:
+    """Text that was read as bytes: SQLite has no checksums, and what is damaged of it must not hold up the rest."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,98 +1,159 @@
-"""The journal's file: its tables, how safely it is written, and whose it is."""
+"""The journal's tables, how they came about, and how safely SQLite writes them."""
 
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 
+from pipeline.journal_errors import JournalDamagedError, is_damage
+from pipeline.journal_errors import JournalError as JournalError
+from pipeline.journal_errors import JournalFullError as JournalFullError
+from pipeline.journal_log import PAGE_BYTES, WriteAheadLog
+from pipeline.journal_rewrite import write_again
+
 APPLICATION_ID = 0x6C766131  # "lva1"
-SCHEMA_VERSION = 1
 OLDEST_SAFE_SQLITE = 3_051_003
 """Before 3.51.3 a reset of the write-ahead log could corrupt the file."""
 
 RESERVE_BYTES = 8 * 2**20
 """Above the quota, for the rows that tell what had to be given up: SQLite itself refuses only beyond."""
 
-_PAGE_BYTES = 8192
-"""Of a new file. Pictures of some 60 KB are written about a fifth faster than in SQLite's usual 4 KB (`lva bench`)."""
+LOG_BYTES_MAX = 16 * 2**20
+"""The write-ahead log is cut to this when it starts anew."""
 
-_PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
+_PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "temp_store": 2}
+"""temp_store: SQLite needs no other folder, which could be full, or not be there."""
 
-_SCHEMA = """
-CREATE TABLE events (
-    number        INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id      BLOB NOT NULL UNIQUE,
-    priority      INTEGER NOT NULL,
-    state         TEXT NOT NULL CHECK (state IN ('captured', 'leased')),
-    attempts      INTEGER NOT NULL DEFAULT 0,
-    boot_id       TEXT NOT NULL,
-    accepted_boot REAL NOT NULL,  -- seconds since boot, suspend included
-    accepted_wall REAL NOT NULL,  -- Unix time, for an age across boots
-    body          TEXT NOT NULL
-);
-CREATE INDEX events_to_shed ON events (priority DESC, number);
--- Apart from the events, so that a change of state does not write the picture again.
-CREATE TABLE pictures (number INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, jpeg BLOB NOT NULL);
-CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL);
--- Events of recorded files whose identity is made from the recording: a second run must not tell them again.
-CREATE TABLE told (event_id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE dead_letters (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL,
-    sqlstate TEXT NOT NULL, reason TEXT NOT NULL, failed_wall REAL NOT NULL
-);
-"""
+STEPS = (
+    """
+    CREATE TABLE events (
+        number        INTEGER PRIMARY KEY AUTOINCREMENT,
+        event_id      BLOB NOT NULL UNIQUE,
+        priority      INTEGER NOT NULL,
+        state         TEXT NOT NULL CHECK (state IN ('captured', 'leased')),
+        attempts      INTEGER NOT NULL DEFAULT 0,
+        boot_id       TEXT NOT NULL,
+        accepted_boot REAL NOT NULL,  -- seconds since boot, suspend included
+        accepted_wall REAL NOT NULL,  -- Unix time, for an age across boots
+        body          TEXT NOT NULL
+    );
+    CREATE INDEX events_to_shed ON events (priority DESC, number);
+    -- Apart from the events, so that a change of state does not write the picture again.
+    CREATE TABLE pictures (number INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, jpeg BLOB NOT NULL);
+    CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL);
+    -- Events of recorded files whose identity is made from the recording: a second run must not tell them again.
+    CREATE TABLE told (event_id BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE dead_letters (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, body TEXT NOT NULL,
+        sqlstate TEXT NOT NULL, reason TEXT NOT NULL, failed_wall REAL NOT NULL
+    );
+    """,
+    """
+    ALTER TABLE events ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;  -- how often the daemon died with it in hand
+    ALTER TABLE events ADD COLUMN leased_boot_id TEXT;  -- a power cut is another boot, and nobody's fault
+    """,
+)
+"""Each brings the file to the next version. What was released is never changed; a new step is added."""
 
-
-class JournalError(Exception):
-    """The journal can't be used; nothing can be accepted."""
-
-
-class JournalFullError(JournalError):
-    """There is no room left, not even for the row that would say so. What was accepted before is safe."""
+SCHEMA_VERSION = len(STEPS)
 
 
 def connect(path: Path, quota_bytes: int, vfs: str | None = None) -> apsw.Connection:
-    """Open or create the journal. Raises JournalError with what is wrong."""
+    """Open or create the journal, and see that it is sound; that reads the whole file. The last version of an older
+    lva is brought up to date. Raises JournalDamagedError, or JournalError with what is wrong."""
     if apsw.SQLITE_VERSION_NUMBER < OLDEST_SAFE_SQLITE:
         raise JournalError(
             f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed"
         )
+    connection = None
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
+        log = WriteAheadLog.of(path)  # before SQLite has it open: whoever closes a file drops SQLite's locks on it
+        write_again(path.with_name(f"{path.name}-wal"), vfs)
         connection = apsw.Connection(str(path), vfs=vfs)
-    except (OSError, apsw.Error) as error:
-        raise JournalError(f"{path}: {error}") from error
-    try:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before the first read: no shared memory from then on
+        connection.set_busy_timeout(0)
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         _check_owner(connection)
+        _check_sound(path, connection, log)
         _prepare(connection, quota_bytes + RESERVE_BYTES)
-    except (apsw.Error, JournalError) as error:
-        connection.close()
-        raise JournalError(f"{path}: {error}") from error
+    except (OSError, apsw.Error, UnicodeDecodeError, JournalError) as error:
+        if connection:
+            close_as_it_is(connection)
+        raise _told(path, error) from error
     return connection
+
+
+def suspect(path: Path, reason: str) -> None:
+    """At work SQLite found the file damaged: the next start must not believe a check that finds nothing."""
+    with suppress(OSError):
+        mark_of(path).write_text(reason)
+
+
+def mark_of(path: Path) -> Path:
+    """Of a journal that is suspect."""
+    return path.with_name(f"{path.name}.suspect")
+
+
+def close_as_it_is(connection: apsw.Connection) -> None:
+    """Without SQLite's last checkpoint: what is wrong with a file or its disk is not written on."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close()
+
+
+def create(connection: apsw.Connection) -> None:
+    """All tables of the newest version in an empty database, or what an older one lacks; in one transaction."""
+    version = int(str(connection.pragma("user_version")))
+    if version == SCHEMA_VERSION:
+        return
+    with connection:
+        for step in STEPS[version:]:
+            connection.execute(step)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
 
 
 def _check_owner(connection: apsw.Connection) -> None:
     """Before anything is changed: is it empty, or ours, and of a version that we know?"""
     version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-    if not is_empty and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+    tables = {name for [name] in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return
+    if application != APPLICATION_ID and not {"events", "pictures", "outbox"} <= tables:
+        raise JournalError("is a database of something else; lva leaves it alone: move it away")
+    if application != APPLICATION_ID or version < 1:
+        raise JournalDamagedError(f"its header says application {application}, version {version}")
+    if version > SCHEMA_VERSION:
         raise JournalError(
-            f"is no journal of this version: application {application}, schema {version}, expected {SCHEMA_VERSION}"
+            f"was written by a newer lva (version {version} of the journal, this lva knows {SCHEMA_VERSION}):"
+            " install that version again, or a newer one"
         )
 
 
+def _check_sound(path: Path, connection: apsw.Connection, log: WriteAheadLog) -> None:
+    """integrity_check rather than quick_check: it compares the indices too, which here are small."""
+    [[said]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    if said != "ok":
+        raise JournalDamagedError(" ".join(str(said).split()))
+    recovered, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    if log.is_damaged(recovered=max(0, recovered)):
+        raise JournalDamagedError(f"its write-ahead log can be read only up to part {recovered} of {log.last_commit}")
+    if mark_of(path).exists():
+        raise JournalDamagedError(mark_of(path).read_text(errors="replace") or "SQLite found it damaged before")
+
+
 def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
-    connection.set_busy_timeout(0)
-    connection.pragma("page_size", _PAGE_BYTES)
+    connection.pragma("page_size", PAGE_BYTES)
     for name, wanted in _PRAGMAS.items():
         connection.pragma(name, wanted)
         if (given := connection.pragma(name)) != wanted:
             raise JournalError(f"SQLite did not take PRAGMA {name}={wanted}: it says {given}")
-    connection.pragma("journal_size_limit", 16 * 2**20)
+    connection.pragma("journal_size_limit", LOG_BYTES_MAX)
     connection.pragma("max_page_count", most_bytes // int(str(connection.pragma("page_size"))))
-    if connection.pragma("user_version") == 0:
-        with connection:
-            connection.execute(_SCHEMA)
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", SCHEMA_VERSION)
+    with suppress(apsw.FullError):  # later, then
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    create(connection)
+
+
+def _told(path: Path, error: Exception) -> JournalError:
+    if isinstance(error, JournalDamagedError) or is_damage(error):
+        return JournalDamagedError(f"{path}: {error}")
+    return JournalError(f"{path}: {error}")

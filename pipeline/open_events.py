@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from pipeline.asking import Asking
+
 
 class OpenEvents:
     """The events of this run, from when the journal has them until it has their outcome."""
@@ -13,6 +15,7 @@ class OpenEvents:
         self._open: set[UUID] = set()
         self._held: set[UUID] = set()
         self._ended = asyncio.Event()
+        self.asking = Asking()
 
     @property
     def count(self) -> int:

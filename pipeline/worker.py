@@ -121,26 +121,73 @@ async def work(
     progress: Progress | None = None,
     stages: Stages | None = None,
 ) -> None:
-    """One worker's life: until the queue is closed and dry."""
-    progress, stages = progress or Progress(), stages or Stages()
+    """One worker's life: until the queue is closed and dry. What it has in hand when it is cancelled waits again,
+    as if nobody had been asked; when it dies of an error, the next start counts that against the events."""
+    turn = _Turn(journal, asker, retries, open_events, settings, tally, progress or Progress(), stages or Stages())
     while ids := await queue.take(settings.batch_size, settings.linger_s):
-        with progress.at_work(), open_events.hold(ids):
-            batch = await journal.lease(ids)
-            if not batch:
-                continue
-            started = time.monotonic()
-            outcomes = await asker.provider.analyze([asker.request(leased.event) for leased in batch])
-            _measure_waits(stages, batch, outcomes)
-            endings, undecided = _sort_out(batch, outcomes, settings.max_attempts)
-            await journal.finish(endings)
-            open_events.end(ending.event_id for ending in endings)
-            await _give_back(journal, undecided)
-            for leased, failure in undecided:
-                retries.later(leased, failure)
-            tally.retries += len(undecided)
-            _tell(endings, batch, tally, time.monotonic() - started)
-        if len(not_asked := _not_asked(undecided)) == len(batch):
-            await _rest(queue, not_asked, settings)
+        with open_events.hold(ids):
+            try:
+                nobody_for = await turn.of(ids)
+            except asyncio.CancelledError:
+                await journal.release((), ids)
+                raise
+        if nobody_for:
+            await _rest(queue, nobody_for, settings)
+
+
+Undecided = tuple[Leased, ProviderError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a worker does with the events that it has taken from the queue."""
+
+    journal: Journal
+    asker: Asker
+    retries: Retries
+    open_events: OpenEvents
+    settings: WorkerSettings
+    tally: WorkTally
+    progress: Progress
+    stages: Stages
+
+    async def of(self, ids: Sequence[UUID]) -> list[Undecided]:
+        """All of the events, if nobody could be asked about any of them; else none."""
+        async with self.open_events.asking.together():
+            batch = await self.journal.lease(ids)
+            undecided = await self._ask(batch)
+        for suspect in await self._not_leased(ids, batch):
+            async with self.open_events.asking.alone():
+                alone = await self.journal.lease([suspect], suspects=True)
+                undecided += await self._ask(alone)
+                batch += alone
+        not_asked = _not_asked(undecided)
+        return not_asked if len(not_asked) == len(batch) else []
+
+    async def _not_leased(self, ids: Sequence[UUID], batch: Sequence[Leased]) -> list[UUID]:
+        """The suspects among them. The others have ended before their turn came."""
+        left = set(ids) - {leased.event.id for leased in batch}
+        suspects = await self.journal.suspects(list(left)) if left else []
+        self.open_events.end(left - set(suspects))
+        return suspects
+
+    async def _ask(self, batch: Sequence[Leased]) -> list[Undecided]:
+        """Ask about them and commit how each of them ends; those that nobody could answer rest, and are returned."""
+        if not batch:
+            return []
+        started = time.monotonic()
+        with self.progress.at_work():
+            outcomes = await self.asker.provider.analyze([self.asker.request(leased.event) for leased in batch])
+        _measure_waits(self.stages, batch, outcomes)
+        endings, undecided = _sort_out(batch, outcomes, self.settings.max_attempts)
+        await self.journal.finish(endings)
+        self.open_events.end(ending.event_id for ending in endings)
+        await _give_back(self.journal, undecided)
+        for leased, failure in undecided:
+            self.retries.later(leased, failure)
+        self.tally.retries += len(undecided)
+        _tell(endings, batch, self.tally, time.monotonic() - started)
+        return undecided
 
 
 def _measure_waits(stages: Stages, batch: Sequence[Leased], outcomes: Sequence[Outcome]) -> None:
@@ -149,9 +196,6 @@ def _measure_waits(stages: Stages, batch: Sequence[Leased], outcomes: Sequence[O
         was_asked = isinstance(outcome, Analysis) or outcome.failure is not Failure.UNAVAILABLE
         if was_asked and leased.attempts == 1:
             stages.waited(leased.event.priority, leased.age_s)
-
-
-Undecided = tuple[Leased, ProviderError]
 
 
 async def _give_back(journal: Journal, undecided: Sequence[Undecided]) -> None:

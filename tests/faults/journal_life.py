@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import count
 from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,11 +24,14 @@ Command = Coroutine[Any, Any, Any]
 T = TypeVar("T")
 
 
+_boots = count(1)
+
+
 class SetClock(Clock):
-    """Stands still at a known time."""
+    """Stands still at a known time. Each is of another boot: a power cut ends one."""
 
     def __init__(self) -> None:
-        self.boot_id = "a boot"
+        self.boot_id = f"boot {next(_boots)}"
 
     def wall(self) -> float:
         return NOW.timestamp()

@@ -46,7 +46,7 @@ async def test_what_a_worker_had_when_the_daemon_died_is_waiting_again_and_its_a
         assert await journal.lease([event.id]) == []
     async with with_journal(tmp_path) as journal:
         await journal.recover()
-        [leased] = await journal.lease([event.id])
+        [leased] = await journal.lease([event.id], suspects=True)
         assert leased.attempts == 2
 
 
@@ -157,22 +157,11 @@ async def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path: Path) -> 
                 pass
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"not a database at all, but long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4000],
-)
-async def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "journal.db").write_bytes(content)
-    with pytest.raises(JournalError, match=r"journal\.db"):
-        async with with_journal(tmp_path):
-            pass
-
-
 async def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     other = apsw.Connection(str(tmp_path / "journal.db"))
     other.execute("CREATE TABLE theirs (x); PRAGMA user_version=7")
     other.close()
-    with pytest.raises(JournalError, match="no journal of this version"):
+    with pytest.raises(JournalError, match="is a database of something else"):
         async with with_journal(tmp_path):
             pass
     assert apsw.Connection(str(tmp_path / "journal.db")).execute("SELECT name FROM sqlite_master").fetchall() == [
