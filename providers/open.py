@@ -1,8 +1,9 @@
 """From settings to a chain that can be asked, and its connections closed at the end."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 
@@ -35,10 +36,15 @@ ASSUMED = Usage(tokens_in=4 * 735, tokens_out=4 * 10)
 
 
 class ConfiguredChain(ProviderChain):
-    """A chain made of settings, which may be replaced by others while it is asked."""
+    """A chain made of settings, which may be replaced by others while it is asked. `clock` is monotonic, in seconds."""
 
-    def __init__(self, session: aiohttp.ClientSession, measure: Measure = unmeasured) -> None:
-        super().__init__(())
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        measure: Measure = unmeasured,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__((), clock)
         self._session = session
         self._measure = measure
         self._made: dict[str, tuple[ProviderSettings, Guarded]] = {}
@@ -58,25 +64,28 @@ class ConfiguredChain(ProviderChain):
 
     def _guarded(self, name: str, settings: ProviderSettings) -> Guarded:
         if isinstance(settings, DetectionsSettings):
-            return Guarded(Detections(name), measure=self._measure)
+            return Guarded(Detections(name), measure=self._measure, clock=self._clock)
         tally = Tally()
         limits = Limits(
             timeout_s=settings.timeout_s,
             pictures_at_once=settings.pictures_at_once,
             assumed_usd=ASSUMED.cost_usd(settings) or 0.0,
         )
-        provider = _provider(name, settings, self._session, tally)
+        calls = partial(_calls, settings=settings, tally=tally, clock=self._clock)
+        provider = _provider(name, settings, self._session, calls)
         money = MoneyBudget(settings.usd_per_day)
-        return Guarded(provider, limits, money=money, tally=tally, measure=self._measure)
+        return Guarded(provider, limits, money=money, tally=tally, measure=self._measure, clock=self._clock)
 
 
 @asynccontextmanager
 async def open_providers(
-    settings: Sequence[ProviderSettings], measure: Measure = unmeasured
+    settings: Sequence[ProviderSettings],
+    measure: Measure = unmeasured,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[ConfiguredChain]:
     """The chain of the providers in this order. Connects to nobody yet. Raises ValueError as `apply` does."""
     async with open_session() as session:
-        chain = ConfiguredChain(session, measure)
+        chain = ConfiguredChain(session, measure, clock)
         chain.apply(settings)
         yield chain
 
@@ -85,19 +94,19 @@ def _provider(
     name: str,
     settings: MoondreamSettings | OllamaSettings | OpenAISettings,
     session: aiohttp.ClientSession,
-    tally: Tally,
+    calls: Callable[[JsonHttp], Calls],
 ) -> Provider:
     match settings:
         case MoondreamSettings():
             judge = moondream.judge_local if settings.dialect == "local" else moondream.judge
             http = _http(session, settings, moondream.base_url(settings), judge, moondream.headers(settings))
-            return Moondream(name, settings, _calls(http, settings, tally))
+            return Moondream(name, settings, calls(http))
         case OllamaSettings():
             http = _http(session, settings, settings.base_url, ollama_api.judge, {})
-            return Ollama(name, settings, _calls(http, settings, tally))
+            return Ollama(name, settings, calls(http))
         case OpenAISettings():
             http = _http(session, settings, settings.base_url, openai.judge, openai.headers(settings))
-            return OpenAI(name, settings, _calls(http, settings, tally))
+            return OpenAI(name, settings, calls(http))
 
 
 def _http(
@@ -118,11 +127,11 @@ def _http(
     )
 
 
-def _calls(http: JsonHttp, settings: CommonProviderSettings, tally: Tally) -> Calls:
+def _calls(http: JsonHttp, *, settings: CommonProviderSettings, tally: Tally, clock: Callable[[], float]) -> Calls:
     return Calls(
         http,
         max_attempts=settings.max_attempts,
-        budget=RetryBudget(settings.retry_budget, time.monotonic),
+        budget=RetryBudget(settings.retry_budget, clock),
         rate_per_s=settings.calls_per_s,
         tally=tally,
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from tests.faults.minting import subject
+
 DRIP_S = 0.05
 """Between two bytes of a reply that trickles: slow, against deadlines of a second."""
 
@@ -235,19 +237,19 @@ async def _flood(writer: asyncio.StreamWriter, piece: bytes) -> None:
         await writer.drain()
 
 
-def answers_of(schema: dict[str, Any], number: int = 1) -> str:
-    """A good answer to any schema: `number` where a number is wanted, else the first that is allowed."""
-    return json.dumps({name: _value(field, number) for name, field in schema.items()})
+def answers_of(schema: dict[str, Any], words: str = "A quiet yard.") -> str:
+    """A good answer to any schema: one, yes, the first that is allowed, and these words for a description."""
+    return json.dumps({name: _value(field, words) for name, field in schema.items()})
 
 
-def _value(field: dict[str, Any], number: int) -> Any:
+def _value(field: dict[str, Any], words: str) -> Any:
     match field["type"]:
         case ["integer", _]:
-            return number
+            return 1
         case ["boolean", _]:
             return True
         case ["string", _]:
-            return field.get("enum", ["A quiet yard."])[0]
+            return field.get("enum", [words])[0]
         case _:
             return []
 
@@ -263,3 +265,8 @@ def good(asked: Asked) -> Reply:
             return told({"points": [{"x": 0.5, "y": 0.5}]})
         case _:
             return said(asked, "yes")
+
+
+def names_the_event(asked: Asked) -> Reply:
+    """As the oracle wants to hear it, of pictures that name their event."""
+    return said(asked, answers_of(asked.schema, f"about {subject(asked.jpeg)}"))
