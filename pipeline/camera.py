@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from dataclasses import asdict
@@ -217,8 +218,8 @@ class Camera:
         if self._down_by is None:
             self._put(Lost(loss.reason, datetime.fromtimestamp(self._last_good_at, UTC), loss.cause))
         if loss.cause is not self._down_by:
-            tell = self._log.error if loss.cause in FOR_A_PERSON else self._log.warning
-            tell("camera.down", cause=loss.cause, reason=loss.reason, retry_s=round(retry_s, 1))
+            level = logging.ERROR if loss.cause in FOR_A_PERSON else logging.WARNING
+            self._log.log(level, "camera.down", cause=loss.cause, reason=loss.reason, retry_s=round(retry_s, 1))
         if not self._stats.down_reason:
             self._stats.down_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._down_by = loss.cause

@@ -1,6 +1,6 @@
 """README told true: its tables are the models', its SQL runs, its TOML loads, its events and commands exist.
 
-`python -m tests.test_readme` writes the configuration tables anew.
+`python -m tests.test_readme` writes the tables of configuration and metrics anew.
 """
 
 import ast
@@ -22,6 +22,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from daemon import metrics
 from daemon.cli import lva
 from daemon.config import Config, load_config
 from pipeline.camera_link import Health
@@ -47,7 +48,6 @@ from providers.settings import CommonProviderSettings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- configuration -->", "<!-- /configuration -->"
 
 ONLY_ON_A_VARIABLE = {
     "camera.{}": {f"camera.{health}" for health in Health if health is not Health.OK},
@@ -167,12 +167,14 @@ def _default(field: FieldInfo) -> str:
 
 
 def written_anew(readme: str) -> str:
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{configuration()}\n{END}{after}"
+    for name, table in (("configuration", configuration()), ("metrics", metrics.table())):
+        before, begin, rest = readme.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        readme = f"{before}{begin}\n{table}\n{end}{after}"
+    return readme
 
 
-def test_the_configuration_tables_are_those_of_the_models() -> None:
+def test_the_tables_of_configuration_and_metrics_are_those_of_the_code() -> None:
     assert text() == written_anew(text()), "run: python -m tests.test_readme"
 
 
@@ -297,7 +299,7 @@ def logged() -> dict[str, set[str]]:
         for file in sorted((ROOT / package).rglob("*.py")):
             for call in ast.walk(ast.parse(file.read_text("utf-8"))):
                 if isinstance(call, ast.Call) and _logs(call.func) and call.args:
-                    for name in _names(call.args[0]):
+                    for name in {name for argument in call.args[:2] for name in _names(argument)}:
                         fields = {keyword.arg for keyword in call.keywords if keyword.arg}
                         found[name] = found.get(name, set()) | fields
     return found
@@ -311,7 +313,15 @@ def _logs(function: ast.expr) -> bool:
     word = logger.id if isinstance(logger, ast.Name) else logger.attr if isinstance(logger, ast.Attribute) else ""
     if function.attr == "tell":
         return word in ("self", "summary")
-    return word in ("log", "_log") and function.attr in ("debug", "info", "warning", "error", "exception", "critical")
+    return word in ("log", "_log") and function.attr in (
+        "debug",
+        "info",
+        "warning",
+        "error",
+        "exception",
+        "critical",
+        "log",
+    )
 
 
 def _names(argument: ast.expr) -> set[str]:
