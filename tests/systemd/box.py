@@ -161,7 +161,7 @@ class Service:
         return self.box.run("journalctl", *wanted, check=False).stdout
 
 
-def eventually(condition: Callable[[], object], what: str, within_s: float = 30) -> None:
+def eventually(condition: Callable[[], object], what: str, within_s: float = 60) -> None:
     """Wait until it holds; a box of its own can't be awaited otherwise."""
     end_s = time.monotonic() + within_s
     while not condition():
