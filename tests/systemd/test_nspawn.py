@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,10 +37,8 @@ INSTALL = (
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
     """A box into which the project was staged by `make install DESTDIR=`, and that was booted then."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT RUN: the service under a real systemd; that needs root")
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        pytest.skip(f"NOT RUN: the service under a real systemd; that needs {', '.join(missing)}")
+    if need := missing():
+        pytest.skip(f"NOT RUN: the service under a real systemd; that needs {need}")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,6 +52,17 @@ def box() -> Iterator[Box]:
         finally:
             box.power_off()
             remove(box.tree)
+
+
+def missing() -> str:
+    """What of this machine can't hold a box; empty: nothing."""
+    if os.geteuid() != 0:
+        return "root"
+    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return ", ".join(absent)
+    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
+        return "a root that may make namespaces"
+    return ""
 
 
 def stage(box: Box) -> None:
