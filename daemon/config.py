@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from daemon.config_error import ConfigError as ConfigError
 from daemon.http_settings import HttpSettings
 from daemon.logs import LogSettings
-from daemon.redactor import secrets_of
+from daemon.redactor import Redactor, secrets_of
 from pipeline.camera_settings import CameraSettings
 from pipeline.detector import DetectorSettings
 from pipeline.journal import JournalSettings
@@ -87,7 +87,10 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(_fill_in(tables, path.parent), context={"base_dir": path.resolve().parent})
     except ValidationError as error:
-        raise ConfigError([f"{path}: {_line(detail)}" for detail in error.errors()]) from None
+        shown = Redactor(
+            known_secrets(path)
+        )  # a secret may stand where a number should, and be shown as what was given
+        raise ConfigError([shown(f"{path}: {_line(detail)}") for detail in error.errors()]) from None
     except ConfigError as error:
         raise error.of(path) from None
 
