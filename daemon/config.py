@@ -87,10 +87,8 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(_fill_in(tables, path.parent), context={"base_dir": path.resolve().parent})
     except ValidationError as error:
-        shown = Redactor(
-            known_secrets(path)
-        )  # a secret may stand where a number should, and be shown as what was given
-        raise ConfigError([shown(f"{path}: {_line(detail)}") for detail in error.errors()]) from None
+        masked = Redactor(known_secrets(path))  # what was given in a number's place may be a secret
+        raise ConfigError([masked(f"{path}: {_line(detail)}") for detail in error.errors()]) from None
     except ConfigError as error:
         raise error.of(path) from None
 
