@@ -100,6 +100,10 @@ def sqlstate(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """One line for a person: the database's words, and what to do where that is known. Holds no password."""
     said = getattr(error, "message", None) or str(error)  # without its DETAIL, which may hold the row
-    words = " ".join(said.split())[:MESSAGE_LIMIT] or type(error).__name__
+    words = " ".join(said.split())[:MESSAGE_LIMIT] or _unsaid(error)
     advice = _ADVICE.get(sqlstate(error))
     return f"{words} ({advice})" if advice else words
+
+
+def _unsaid(error: BaseException) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -180,9 +180,10 @@ class Store:
             if len(statements) == 1:
                 await connection.execute(*statements[0])
                 return
-            async with connection.transaction():
-                for insert, body in statements:
-                    await connection.execute(insert, body)
+            with _first_error():
+                async with connection.transaction():
+                    for insert, body in statements:
+                        await connection.execute(insert, body)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -214,6 +215,17 @@ class Store:
 async def open_store(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[Store]:
     async with open_pool(settings, dsn) as pool:
         yield Store(pool, settings)
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    """Of a transaction that failed: what went wrong, not that there was no connection any more to roll it back on."""
+    try:
+        yield
+    except asyncpg.InterfaceError as error:
+        if isinstance(error.__context__, DATABASE_ERRORS):
+            raise error.__context__ from None
+        raise
 
 
 def _statements(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:

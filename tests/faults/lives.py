@@ -68,16 +68,19 @@ class Lives:
         status, self.pid = self._nursery.status(self.pid), 0
         return status
 
+    async def life(self, **changes: Any) -> int:
+        """A whole life; the exit status."""
+        self.start(**changes)
+        return await self.end()
+
     async def live(self, **changes: Any) -> None:
         """A whole life that must end well: everything has an outcome, and is in the database."""
-        self.start(**changes)
-        assert await self.end() == 0, self.last_words()
+        assert await self.life(**changes) == 0, self.last_words()
 
     async def settle(self, *, dead_letters: int = 0, beside: Sequence["Lives"] = ()) -> Verdict:
         """After the faults: one quiet life with fresh events, which drains; then the oracle, which also knows of the
         boxes `beside` this one. Raises OracleError."""
-        self.start(count=FRESH)
-        status = await self.end()
+        status = await self.life(count=FRESH)
         fresh = Evidence.of([self._heard.said.file]).accepted
         evidence = [file for box in (self, *beside) for file in box.evidence]
         verdict = await check(self.database, evidence, seed=self.settings.seed, fresh=fresh, dead_letters=dead_letters)

@@ -10,6 +10,8 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 _CONFIRMATIONS = (b"INSERT 0 ", b"COMMIT\x00")
+_OUTSIDE_A_TRANSACTION = b"Z\x00\x00\x00\x05I"
+"""ReadyForQuery (PostgreSQL documentation, 54.7): what was confirmed before is committed."""
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 _CHUNK = 65536
 
@@ -32,7 +34,7 @@ class Weather:
     """The same by lot."""
 
     def cuts(self, reply: bytes) -> bool:
-        if not any(word in reply for word in _CONFIRMATIONS):
+        if not (reply.endswith(_OUTSIDE_A_TRANSACTION) and any(word in reply for word in _CONFIRMATIONS)):
             return False
         if self.replies_to_cut:
             self.replies_to_cut -= 1

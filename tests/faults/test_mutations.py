@@ -25,11 +25,12 @@ async def kills_and_cut_replies(new_box: NewBox, database: str, mutation: str) -
     async with a_proxy(database) as proxy:
         busy = {"events_per_s": 3000, "at_once": 32, "config": {"drain_s": 2 if mutation else 20}}
         box = new_box(database, through=proxy.dsn, seed=SEED, mutation=mutation, **busy)
-        proxy.weather.share_of_replies_to_cut = 0.2
-        lot = random.Random(box.settings.seed)
+        proxy.weather.replies_to_cut, proxy.weather.share_of_replies_to_cut = 1, 0.2
+        lot = random.Random(SEED)
         for _ in range(KILLS):
             box.start()
-            await box.until_accepted(1)
+            await box.until_accepted(30)
+            await box.until(lambda: proxy.cut > 0)
             await asyncio.sleep(lot.uniform(0.01, 0.2))
             await box.kill()
         proxy.weather.share_of_replies_to_cut = 0.0

@@ -112,7 +112,9 @@ async def test_a_server_that_never_answers_is_given_up_and_tried_again(
         outbox.put(*events(1))
         await outbox.wait_empty()
         proxy.weather.silent = True
-        outbox.put(*events(9))
+        outbox.put(*events(8), *whole_event())
+        await in_trouble(uploader, 1)
+        assert uploader.state.trouble == "no answer in time"
         await in_trouble(uploader, 2)
         proxy.weather.silent = False
         await outbox.wait_empty()
