@@ -3,9 +3,10 @@ can't be read takes no other with it."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +16,10 @@ from pipeline.clock import Clock
 from pipeline.events import EventOutcome, Priority
 from pipeline.rows import event_from_row, outcome_row, to_json
 
-PROBES_MAX = 200_000
-"""Rows that are looked for one by one, between what can be read from a table's start and what from its end."""
+ROWS_MAX = 1_000_000
+"""Of a table, so that damaged pages which lead back to themselves are left again."""
+NEARBY = 1000
+"""Keys that are tried beyond the last one that was found."""
 
 _WORDS = {
     "events": "open events",
@@ -24,20 +27,22 @@ _WORDS = {
     "told": "events of recordings",
     "dead_letters": "dead letters",
 }
-_OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox WHERE seq = ?"
-_DEAD_LETTER = """
+_OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox"
+_DEAD_LETTERS = """
 SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB), failed_wall
-FROM dead_letters WHERE seq = ?
+FROM dead_letters
 """
-_EVENT = """
-SELECT event_id, priority, attempts, CAST(boot_id AS BLOB), accepted_boot, accepted_wall, CAST(body AS BLOB)
-FROM events WHERE number = ?
+_EVENTS = """
+SELECT number, event_id, priority, attempts, CAST(boot_id AS BLOB), accepted_boot, accepted_wall, CAST(body AS BLOB)
+FROM events
 """
-_PICTURE = "SELECT jpeg FROM pictures WHERE number = ?"
+_PICTURES = "SELECT number, jpeg FROM pictures"
 _INSERT_EVENT = """
 INSERT INTO events (number, event_id, priority, state, attempts, boot_id, accepted_boot, accepted_wall, body)
 VALUES (?, ?, ?, 'captured', ?, ?, ?, ?, ?)
 """
+
+_UNREADABLE = (apsw.Error, UnicodeDecodeError)
 
 Row = tuple[Any, ...]
 
@@ -69,42 +74,37 @@ class JournalCopy:
 
     def all_tables(self) -> Copied:
         """First the rows that were on their way, so that they stay in front of those that are added here."""
-        self._rows("outbox", _OUTBOX, "INSERT INTO outbox VALUES (?,?,?)")
-        self._rows("dead_letters", _DEAD_LETTER, "INSERT INTO dead_letters VALUES (?,?,?,?,?,?)")
+        for row in self._rows("outbox", _OUTBOX, "seq"):
+            self._count("outbox", self._insert("INSERT INTO outbox VALUES (?,?,?)", _texts(row)))
+        for row in self._rows("dead_letters", _DEAD_LETTERS, "seq"):
+            self._count("dead_letters", self._insert("INSERT INTO dead_letters VALUES (?,?,?,?,?,?)", _texts(row)))
+        for number, key, *rest in self._rows("events", _EVENTS, "number"):
+            self._count("events", self._event(number, key, *_texts(rest)))
         self._told()
-        for number in self._keys("events", "number"):
-            self._count("events", self._event(number))
         return self.copied
 
-    def _rows(self, table: str, select: str, insert: str) -> None:
-        for seq in self._keys(table, "seq"):
-            row = self._row(select, seq)
-            self._count(table, row is not None and self._insert(insert, tuple(map(_text, row))))
-
-    def _told(self) -> None:
-        for order in ("", "DESC"):
-            with suppress(apsw.Error):
-                for [key] in self._damaged.execute(f"SELECT event_id FROM told ORDER BY event_id {order}"):
-                    if not self._insert("INSERT INTO told VALUES (?)", (key,)):
-                        break  # it has been read from the other side
-                    self._count("told", True)
-
-    def _event(self, number: int) -> bool:
+    def _event(self, number: int, key: Any, priority: Any, attempts: Any, *rest: Any) -> bool:
         """Whether it was read. It has ended if it can't be asked about any more."""
-        row = self._row(_EVENT, number)
-        if row is None or not isinstance(row[0], bytes) or len(row[0]) != 16:
+        if not isinstance(key, bytes) or len(key) != 16:
             return False
-        key, priority, attempts, *accepted, body = row[0], *map(_text, row[1:])
-        picture = self._row(_PICTURE, number)
+        body, picture = rest[-1], self._row(_PICTURES, "number", number)
         is_event = _is_event(body)
         if is_event:
             self._send("events", body)  # should that row have been among those that are lost; a second one is no harm
-        if is_event and picture and isinstance(picture[0], bytes):
-            self._insert(_INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *accepted, body))
-            self._insert("INSERT INTO pictures VALUES (?,?)", (number, picture[0]))
+        if is_event and picture and isinstance(picture[1], bytes):
+            if self._insert(_INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *rest)):
+                self._insert("INSERT INTO pictures VALUES (?,?)", picture)
         else:
             self._fail(key, "picture" if is_event else "description")
         return True
+
+    def _told(self) -> None:
+        """The keys themselves are all there is."""
+        keys: set[bytes] = set()
+        for order in ("", "DESC"):
+            self._scan(f"SELECT event_id FROM told ORDER BY event_id {order}", keys)
+        for key in keys:
+            self._count("told", self._insert("INSERT INTO told VALUES (?)", (key,)))
 
     def _fail(self, key: bytes, what: str) -> None:
         reason = f"the journal was damaged where the event's {what} stood"
@@ -125,42 +125,61 @@ class JournalCopy:
     def _count(self, table: str, was_read: bool) -> None:
         (self.copied.read if was_read else self.copied.unreadable)[table] += 1
 
-    def _row(self, statement: str, key: int) -> Row | None:
+    def _rows(self, table: str, select: str, key: str) -> Iterator[Row]:
+        """Each that can be read: by its key, or else on the way through the table."""
+        keys, missed = self._keys(table, key), set()
+        for number in sorted(keys):
+            row = self._row(select, key, number)
+            if row is None:
+                missed.add(number)
+            else:
+                yield row
+        found: dict[int, Row] = {}
+        for order in ("", "DESC") if missed else ():
+            with suppress(*_UNREADABLE):
+                for row in islice(self._damaged.execute(f"{select} ORDER BY {key} {order}"), ROWS_MAX):
+                    found.setdefault(row[0], row)
+        yield from (found[number] for number in sorted(missed & found.keys()))
+        self.copied.unreadable[table] += len(missed - found.keys())
+
+    def _row(self, select: str, key: str, number: int) -> Row | None:
         """None where it can't be read: it, or a page on the way to it, is damaged."""
         try:
-            return next(iter(self._damaged.execute(statement, (key,)).fetchall()), None)
-        except apsw.Error:
+            return next(iter(self._damaged.execute(f"{select} WHERE {key} = ?", (number,)).fetchall()), None)
+        except _UNREADABLE:
             return None
 
-    def _keys(self, table: str, key: str) -> Iterator[int]:
+    def _keys(self, table: str, key: str) -> set[int]:
         """All that can be found: from the start of the table, from its end, and between them one by one."""
-        last = 0
-        with suppress(apsw.Error):
-            for last in self._ascending(f"SELECT {key} FROM {table} WHERE {key} > 0 ORDER BY {key}"):
-                yield last
-            return
-        from_end: list[int] = []
-        with suppress(apsw.Error):
-            for [number] in self._damaged.execute(f"SELECT {key} FROM {table} ORDER BY {key} DESC"):
-                if number <= last:
-                    break
-                from_end.append(number)
-        between = range(last + 1, min([last + 1 + PROBES_MAX, *from_end[-1:]]))
-        yield from (number for number in between if self._row(f"SELECT {key} FROM {table} WHERE {key} = ?", number))
-        yield from reversed(from_end)
+        keys: set[int] = set()
+        if self._scan(f"SELECT {key} FROM {table} ORDER BY {key}", keys):
+            return keys
+        self._scan(f"SELECT {key} FROM {table} ORDER BY {key} DESC", keys)
+        first = min(keys, default=1)
+        for number in range(first, min(max(keys, default=0) + NEARBY, first + ROWS_MAX)):
+            if number not in keys and self._row(f"SELECT {key} FROM {table}", key, number):
+                keys.add(number)
+        return keys
 
-    def _ascending(self, statement: str) -> Iterator[int]:
-        """Raises CorruptError also where the order is wrong: damaged pages may lead back to others."""
-        last = 0
-        for [number] in self._damaged.execute(statement):
-            if number <= last:
-                raise apsw.CorruptError("keys are out of order")
-            last = number
-            yield number
+    def _scan(self, statement: str, into: set[Any]) -> bool:
+        """False where it breaks off, or the order is wrong: damaged pages may lead back to others, without end."""
+        before = None
+        is_whole = True
+        try:
+            for [key] in islice(self._damaged.execute(statement), ROWS_MAX):
+                is_whole = is_whole and key not in into and (before is None or (key > before) != ("DESC" in statement))
+                into.add(before := key)
+        except (*_UNREADABLE, TypeError):
+            return False
+        return is_whole
+
+
+def _texts(row: Iterable[Any]) -> Row:
+    """Text is read as bytes, as some of them may be damaged."""
+    return tuple(map(_text, row))
 
 
 def _text(value: Any) -> Any:
-    """Text is read as bytes: some of them may be damaged, and the rest is still worth reading."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 

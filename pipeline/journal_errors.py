@@ -2,6 +2,7 @@
 
 JournalError            the journal can't be used; nothing can be accepted
 ├── JournalDamagedError     its file is damaged: what can be read of it is salvaged at the next start
+├── JournalNewerError       a newer lva has written it; this one does not know what it would break
 └── JournalFullError        there is no room for this; what was accepted before is safe
 """
 
@@ -16,6 +17,10 @@ class JournalError(Exception):
 
 class JournalDamagedError(JournalError):
     """The file is not what was written to it."""
+
+
+class JournalNewerError(JournalError):
+    """The file was written by a newer lva."""
 
 
 class JournalFullError(JournalError):

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import apsw
+import structlog
 
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
@@ -28,6 +29,8 @@ _DATA_CORRUPTED = "XX001"
 
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
+
+log = structlog.get_logger()
 
 _WAITING = """
 SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state = 'captured' ORDER BY number
@@ -180,7 +183,7 @@ class JournalFile:
     def waiting(self) -> list[Waiting]:
         """Every event that waits, oldest first."""
         return [
-            Waiting(UUID(bytes=key), Priority(priority), self._clock.age_s(*accepted))
+            Waiting(UUID(bytes=key), _class_of(priority), self._age_s(*accepted))
             for key, priority, *accepted in self._rows(_WAITING)
         ]
 
@@ -207,9 +210,10 @@ class JournalFile:
         number, body, attempts, *accepted = row[0]
         try:
             [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
-            return Leased(event_from_row(json.loads(body), jpeg), attempts, self._clock.age_s(*accepted))
+            return Leased(event_from_row(json.loads(body), jpeg), attempts, self._age_s(*accepted))
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # SQLite has no checksums: bytes may differ
-            self.finish(Ending(event_id, EventOutcome.FAILED, f"{_UNREADABLE}: {error}"))
+            log.error("event.unreadable", event_id=str(event_id), reason=f"{type(error).__name__}: {error}")
+            self.finish(Ending(event_id, EventOutcome.FAILED, _UNREADABLE))
             return None
 
     def release(self, asked: Sequence[UUID], not_asked: Sequence[UUID]) -> None:
@@ -280,7 +284,7 @@ class JournalFile:
 
     def oldest_s(self) -> float:
         """The age of the event that was accepted first of those without an outcome; 0 when there is none."""
-        return next((self._clock.age_s(*accepted) for accepted in self._rows(_OLDEST)), 0.0)
+        return next((self._age_s(*accepted) for accepted in self._rows(_OLDEST)), 0.0)
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         """The oldest of them."""
@@ -301,11 +305,20 @@ class JournalFile:
         """How much is where."""
         return dict(zip(("waiting", "leased", "outbox", "dead_letters"), self._rows(_COUNTS)[0], strict=True))
 
+    def _age_s(self, boot_id: Any, boot: Any, wall: Any) -> float:
+        """0 where the journal has no times any more."""
+        return self._clock.age_s(boot_id, boot, wall) if isinstance(boot, float) and isinstance(wall, float) else 0.0
+
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self.connection.execute(query, values).fetchall()
 
     def _send(self, table: str, body: str) -> None:
         self.connection.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", (table, body))
+
+
+def _class_of(priority: Any) -> Priority:
+    """The least urgent where the journal has no class any more, or one that there is none of."""
+    return Priority(priority) if priority in Priority.__members__.values() else Priority.LOW
 
 
 def _text(value: Any) -> Any:

@@ -14,13 +14,10 @@ from pathlib import Path
 import apsw
 
 from pipeline.journal_errors import JournalDamagedError
-from pipeline.journal_log import PAGE_BYTES, WriteAheadLog
+from pipeline.journal_log import WriteAheadLog
 from pipeline.journal_schema import create
 
-_PAGE_SIZES = (PAGE_BYTES, 4096)
 _HEADER_BYTES = 100
-_BTREE_PAGES = frozenset({2, 5, 10, 13})
-"""The first byte of a page of a table or an index."""
 _numbers = count(1)
 
 
@@ -59,7 +56,7 @@ def _connection(vfs: str, image: "_Image") -> Iterator[apsw.Connection]:
 
 def _has_our_tables(connection: apsw.Connection) -> bool:
     try:
-        connection.execute("SELECT body FROM events, pictures, outbox LIMIT 0")
+        connection.execute("SELECT 1 FROM events, pictures, outbox, told, dead_letters LIMIT 0")
     except (apsw.Error, UnicodeDecodeError):
         return False
     return True
@@ -79,17 +76,9 @@ class _Image:
         self._newest = log.committed()
         self._first = b""
         self._file_bytes = os.fstat(descriptor).st_size
-        self.page_bytes = self._find_page_bytes()
+        self.page_bytes = log.page_bytes
         pages = max((self._file_bytes // self.page_bytes, *self._newest))
         self.size = pages * self.page_bytes
-
-    def _find_page_bytes(self) -> int:
-        """The second page begins a table: with the right size it looks like that."""
-        for size in (self._log.page_bytes, *_PAGE_SIZES):
-            second = os.pread(self._file, 1, size)
-            if second and second[0] in _BTREE_PAGES:
-                return size
-        return self._log.page_bytes
 
     def first_page(self) -> bytes:
         return self._page(1)

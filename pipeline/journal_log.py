@@ -65,6 +65,10 @@ class WriteAheadLog:
         behind = sum(frame.commit for frame in self.frames[recovered:])
         return behind > 1 or (behind > 0 and not self._header_is_whole)
 
+    def has_last_page(self, journal_bytes: int) -> bool:
+        """Whether it has the page in which a file of so many bytes ends."""
+        return any(frame.page == journal_bytes // self.page_bytes + 1 for frame in self.frames)
+
     def committed(self) -> dict[int, int]:
         """For each page that the log has, where its newest committed image is.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import apsw
 
-from pipeline.journal_errors import JournalDamagedError, is_damage
+from pipeline.journal_errors import JournalDamagedError, JournalNewerError, is_damage
 from pipeline.journal_errors import JournalError as JournalError
 from pipeline.journal_errors import JournalFullError as JournalFullError
 from pipeline.journal_log import PAGE_BYTES, WriteAheadLog
@@ -122,7 +122,7 @@ def _check_owner(connection: apsw.Connection) -> None:
     if application != APPLICATION_ID or version < 1:
         raise JournalDamagedError(f"its header says application {application}, version {version}")
     if version > SCHEMA_VERSION:
-        raise JournalError(
+        raise JournalNewerError(
             f"was written by a newer lva (version {version} of the journal, this lva knows {SCHEMA_VERSION}):"
             " install that version again, or a newer one"
         )
@@ -136,6 +136,8 @@ def _check_sound(path: Path, connection: apsw.Connection, log: WriteAheadLog) ->
     recovered, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     if log.is_damaged(recovered=max(0, recovered)):
         raise JournalDamagedError(f"its write-ahead log can be read only up to part {recovered} of {log.last_commit}")
+    if (odd := path.stat().st_size % log.page_bytes) and not log.has_last_page(path.stat().st_size):
+        raise JournalDamagedError(f"its last page has only {odd} bytes")
     if mark_of(path).exists():
         raise JournalDamagedError(mark_of(path).read_text(errors="replace") or "SQLite found it damaged before")
 
@@ -154,6 +156,6 @@ def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
 
 
 def _told(path: Path, error: Exception) -> JournalError:
-    if isinstance(error, JournalDamagedError) or is_damage(error):
-        return JournalDamagedError(f"{path}: {error}")
-    return JournalError(f"{path}: {error}")
+    if isinstance(error, JournalError):
+        return type(error)(f"{path}: {error}")
+    return (JournalDamagedError if is_damage(error) else JournalError)(f"{path}: {error}")
