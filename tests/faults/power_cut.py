@@ -5,7 +5,7 @@ cut would leave: the bytes of each file as of its last sync, what was changed si
 folder. A cut applies a random part of those changes, in order: all, none, some, or some sectors of one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -73,6 +73,10 @@ class _File:
         self.synced = _changed(self.synced, self.unsynced)
         self.unsynced = []
 
+    def lose(self, luck: Random) -> None:
+        self.synced = _changed(self.synced, _luck(tuple(self.unsynced), luck))
+        self.unsynced = []
+
 
 @dataclass(frozen=True, slots=True)
 class _Naming:
@@ -106,10 +110,13 @@ class DiskState:
 class Disk(apsw.VFS):
     """`before_change` is called before anything changes, in SQLite's thread, with the disk and what will be done."""
 
-    def __init__(self, name: str, before_change: BeforeChange) -> None:
+    def __init__(self, name: str, before_change: BeforeChange, holds: Mapping[str, bytes] | None) -> None:
         super().__init__(name, base="")
         self.name = name
         self._before_change = before_change
+        self._holds = holds
+        self._syncs_left: int | None = None
+        self._luck = Random()
         self._names: dict[str, _File] = {}
         self._namings: list[_Naming] = []
 
@@ -117,6 +124,18 @@ class Disk(apsw.VFS):
         files = {*self._names.values(), *(naming.file for naming in self._namings if naming.file)}
         contents = {file: (file.synced, tuple(file.unsynced)) for file in files}
         return DiskState(dict(self._names), tuple(self._namings), contents)
+
+    def fail_at_sync(self, number: int, luck: Random) -> None:
+        """That one of the syncs to come fails, and some of what it was to write is lost although all see it."""
+        self._syncs_left, self._luck = number, luck
+
+    def sync(self, file: _File) -> None:
+        if self._syncs_left is not None:
+            self._syncs_left -= 1
+            if self._syncs_left == 0:
+                file.lose(self._luck)
+                raise apsw.IOError("disk I/O error")
+        file.sync()
 
     def changing(self, what: str) -> None:
         self._before_change(self, what)
@@ -129,8 +148,10 @@ class Disk(apsw.VFS):
         if name is None:  # a temporary file: nothing that a cut could leave
             return super().xOpen(name, flags)
         path = Path(name.filename() if isinstance(name, apsw.URIFilename) else name)
+        if not self._names:
+            self._look_around(path)
         file = _renamed(self._names, self._namings).get(path.name)
-        return _OpenFile(self, path, flags, file or self._found(path))
+        return _OpenFile(self, path, flags, file or self._new(path.name))
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         self.changing("delete")
@@ -139,15 +160,16 @@ class Disk(apsw.VFS):
         if syncdir:
             self.sync_names()
 
-    def _found(self, path: Path) -> _File:
-        """One that this disk has not seen: from before its time if there is something in it, else new."""
-        content = path.read_bytes() if path.exists() else b""
-        file = _File(content)
-        if content:
-            self._names[path.name] = file
-        else:
-            self.changing("create")
-            self._namings.append(_Naming(path.name, file))
+    def _look_around(self, path: Path) -> None:
+        """Files of the same name, but for its end, that are there from before this disk's time."""
+        there = {file.name: file.read_bytes() for file in path.parent.glob(f"{path.stem}.*")}
+        holds = there if self._holds is None else self._holds
+        self._names = {name: _File(content) for name, content in holds.items() if content}
+
+    def _new(self, name: str) -> _File:
+        self.changing("create")
+        file = _File()
+        self._namings.append(_Naming(name, file))
         return file
 
 
@@ -171,16 +193,18 @@ class _OpenFile(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:  # noqa: N802 - the real disk has not to: nobody cuts its power
         self._disk.changing("sync")
-        self._file.sync()
+        self._disk.sync(self._file)
         if self._syncs_names:
             self._disk.sync_names()
             self._syncs_names = False
 
 
 @contextmanager
-def a_disk(before_change: BeforeChange = lambda _disk, _what: None) -> Iterator[Disk]:
-    """A disk for `open_journal(…, vfs=disk.name)`."""
-    disk = Disk(f"power-cut-{next(_numbers)}", before_change)
+def a_disk(
+    before_change: BeforeChange = lambda _disk, _what: None, holds: Mapping[str, bytes] | None = None
+) -> Iterator[Disk]:
+    """A disk for `open_journal(…, vfs=disk.name)`. `holds` is what is on it, where that is not what all see."""
+    disk = Disk(f"power-cut-{next(_numbers)}", before_change, holds)
     try:
         yield disk
     finally:
