@@ -126,7 +126,7 @@ async def found_in(journal: Journal, recorded: Sequence[Event] = ()) -> Facts:
     """All facts of a journal, as after a start: what was leased is open. For `recorded`, also whether it was told;
     that is asked last, as asking tells them. Raises InconsistentError."""
     waiting = await journal.recover()
-    leased = await journal.lease([each.id for each in waiting])
+    leased = await journal.lease([each.id for each in waiting], suspects=True)
     if [each.event.id for each in leased] != [each.id for each in waiting]:
         raise InconsistentError("not every event that waits can be leased")
     facts = dict(open_event(each.event) for each in leased)
