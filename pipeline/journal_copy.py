@@ -58,9 +58,9 @@ class Copied:
 
     def sentence(self) -> str:
         read = ", ".join(f"{self.read[table]} {words}" for table, words in _WORDS.items())
-        lost = ", ".join(f"{count} {_WORDS[table]}" for table, count in self.unreadable.items()) or "nothing"
+        lost = ", ".join(f"{count} {_WORDS[table]}" for table, count in self.unreadable.items() if count)
         failed = f"; {self.failed} events lost their picture or description, and have failed" if self.failed else ""
-        return f"read: {read}; found but not readable: {lost}{failed}"
+        return f"read: {read}; found but not readable: {lost or 'nothing'}{failed}"
 
 
 class JournalCopy:
@@ -87,15 +87,17 @@ class JournalCopy:
         """Whether it was read. It has ended if it can't be asked about any more."""
         if not isinstance(key, bytes) or len(key) != 16:
             return False
-        body, picture = rest[-1], self._row(_PICTURES, "number", number)
-        is_event = _is_event(body)
-        if is_event:
+        event_id, body, picture = UUID(bytes=key), rest[-1], self._row(_PICTURES, "number", number)
+        described = _id_in(body)
+        if described:
             self._send("events", body)  # should that row have been among those that are lost; a second one is no harm
-        if is_event and picture and isinstance(picture[1], bytes):
-            if self._insert(_INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *rest)):
-                self._insert("INSERT INTO pictures VALUES (?,?)", picture)
-        else:
-            self._fail(key, "picture" if is_event else "description")
+        if described != event_id:  # it is not known which of them is damaged
+            for either in {event_id, described or event_id}:
+                self._fail(either, "description")
+        elif not (picture and isinstance(picture[1], bytes)):
+            self._fail(event_id, "picture")
+        elif self._insert(_INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *rest)):
+            self._insert("INSERT INTO pictures VALUES (?,?)", picture)
         return True
 
     def _told(self) -> None:
@@ -106,9 +108,9 @@ class JournalCopy:
         for key in keys:
             self._count("told", self._insert("INSERT INTO told VALUES (?)", (key,)))
 
-    def _fail(self, key: bytes, what: str) -> None:
+    def _fail(self, event_id: UUID, what: str) -> None:
         reason = f"the journal was damaged where the event's {what} stood"
-        self._send("outcomes", to_json(outcome_row(UUID(bytes=key), EventOutcome.FAILED, reason, self._clock.now())))
+        self._send("outcomes", to_json(outcome_row(event_id, EventOutcome.FAILED, reason, self._clock.now())))
         self.copied.failed += 1
 
     def _send(self, table: str, body: str) -> None:
@@ -191,9 +193,9 @@ def _whole(number: Any) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _is_event(body: Any) -> bool:
+def _id_in(body: Any) -> UUID | None:
+    """Of the event that is described there, if one is."""
     try:
-        event_from_row(json.loads(body), b"")
+        return event_from_row(json.loads(body), b"").id
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return True
+        return None

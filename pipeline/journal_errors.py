@@ -50,9 +50,9 @@ def is_damage(error: Exception) -> bool:
 
 
 def is_corruption(error: Exception) -> bool:
-    """Of an error at work."""
+    """Of an error at work. A header may also say, wrongly, that the file must not be written."""
     is_unreadable = isinstance(error, apsw.IOError) and _what_exactly(error) in _UNREADABLE
-    return is_unreadable or isinstance(error, apsw.CorruptError | apsw.NotADBError)
+    return is_unreadable or isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.ReadOnlyError)
 
 
 def is_full(error: Exception, system_errno: int) -> bool:

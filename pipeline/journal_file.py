@@ -210,7 +210,10 @@ class JournalFile:
         number, body, attempts, *accepted = row[0]
         try:
             [[jpeg]] = self._rows("SELECT jpeg FROM pictures WHERE number=?", (number,))
-            return Leased(event_from_row(json.loads(body), jpeg), attempts, self._age_s(*accepted))
+            event = event_from_row(json.loads(body), jpeg)
+            if event.id != event_id:
+                raise ValueError(f"it describes {event.id}")
+            return Leased(event, attempts, self._age_s(*accepted))
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # SQLite has no checksums: bytes may differ
             log.error("event.unreadable", event_id=str(event_id), reason=f"{type(error).__name__}: {error}")
             self.finish(Ending(event_id, EventOutcome.FAILED, _UNREADABLE))

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import apsw
 
-from pipeline.journal_errors import JournalDamagedError, JournalNewerError, is_damage
+from pipeline.journal_errors import JournalDamagedError, JournalNewerError, is_corruption, is_damage
 from pipeline.journal_errors import JournalError as JournalError
 from pipeline.journal_errors import JournalFullError as JournalFullError
 from pipeline.journal_log import PAGE_BYTES, WriteAheadLog
-from pipeline.journal_rewrite import write_again
 
 APPLICATION_ID = 0x6C766131  # "lva1"
 OLDEST_SAFE_SQLITE = 3_051_003
@@ -65,20 +64,23 @@ def connect(path: Path, quota_bytes: int, vfs: str | None = None) -> apsw.Connec
         raise JournalError(
             f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 or newer is needed"
         )
+    says_damaged = is_damage  # until it is known to be sound, SQL that is right can only fail at what it reads
     connection = None
     try:
         log = WriteAheadLog.of(path)  # before SQLite has it open: whoever closes a file drops SQLite's locks on it
-        write_again(path.with_name(f"{path.name}-wal"), vfs)
         connection = apsw.Connection(str(path), vfs=vfs)
         connection.set_busy_timeout(0)
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         _check_owner(connection)
         _check_sound(path, connection, log)
+        says_damaged = is_corruption
         _prepare(connection, quota_bytes + RESERVE_BYTES)
     except (OSError, apsw.Error, UnicodeDecodeError, JournalError) as error:
         if connection:
             close_as_it_is(connection)
-        raise _told(path, error) from error
+        if isinstance(error, JournalError):
+            raise type(error)(f"{path}: {error}") from error
+        raise (JournalDamagedError if says_damaged(error) else JournalError)(f"{path}: {error}") from error
     return connection
 
 
@@ -153,9 +155,3 @@ def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
     with suppress(apsw.FullError):  # later, then
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     create(connection)
-
-
-def _told(path: Path, error: Exception) -> JournalError:
-    if isinstance(error, JournalError):
-        return type(error)(f"{path}: {error}")
-    return (JournalDamagedError if is_damage(error) else JournalError)(f"{path}: {error}")

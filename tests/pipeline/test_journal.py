@@ -6,12 +6,13 @@ from typing import Any
 
 import apsw
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.identity import fresh_id
-from pipeline.journal import Journal, JournalSettings, open_journal
-from pipeline.journal_file import Ending
+from pipeline.journal import Accepted, Journal, JournalSettings, open_journal
+from pipeline.journal_file import Ending, Waiting
 from pipeline.journal_schema import JournalError
 from tests.pipeline.makers import NOW, an_analysis, an_event
 
@@ -48,6 +49,57 @@ async def test_what_a_worker_had_when_the_daemon_died_is_waiting_again_and_its_a
         await journal.recover()
         [leased] = await journal.lease([event.id], suspects=True)
         assert leased.attempts == 2
+
+
+async def died_with_in_hand(path: Path, event: Event, clock: Clock) -> list[Waiting]:
+    """What waits after a start that follows a death."""
+    async with open_journal(path, JournalSettings(), clock) as journal:
+        if not (await journal.waiting()):
+            await journal.accept(event)
+        await journal.lease([event.id], suspects=True)
+    async with open_journal(path, JournalSettings(), clock) as journal:
+        return await journal.recover()
+
+
+async def test_an_event_with_which_the_daemon_died_is_a_suspect_and_the_second_time_it_has_failed(
+    tmp_path: Path,
+) -> None:
+    event, other = an_event(), an_event()
+    clock = Clock()
+    assert [each.id for each in await died_with_in_hand(tmp_path, event, clock)] == [event.id]
+    async with open_journal(tmp_path, JournalSettings(), clock) as journal:
+        await journal.accept(other)
+        assert await journal.suspects([other.id, event.id]) == [event.id]
+        assert [leased.event for leased in await journal.lease([event.id, other.id])] == [other]
+        await journal.release([], [other.id])
+    with capture_logs() as logs:
+        assert [each.id for each in await died_with_in_hand(tmp_path, event, clock)] == [other.id]
+    assert [log["event_id"] for log in logs if log["event"] == "event.quarantined"] == [str(event.id)]
+    async with open_journal(tmp_path, JournalSettings(), clock) as journal:
+        [outcome] = [row for table, row in await rows(journal) if table == "outcomes"]
+        assert (outcome["event_id"], outcome["outcome"]) == (str(event.id), "failed")
+        assert outcome["reason"].startswith("quarantined: the daemon died twice")
+
+
+async def test_a_power_cut_is_not_the_fault_of_the_event_that_was_being_asked_about(tmp_path: Path) -> None:
+    event = an_event()
+    for boot in range(5):
+        async with open_journal(tmp_path, JournalSettings(), BootClock(f"boot {boot}", 100, 10_000)) as journal:
+            if boot == 0:
+                await journal.accept(event)
+            await journal.recover()
+            assert await journal.suspects([event.id]) == []
+            [leased] = await journal.lease([event.id])
+    assert leased.attempts == 5
+
+
+async def test_a_recording_that_is_told_again_pushes_nobody_out_of_a_full_journal(tmp_path: Path) -> None:
+    async with with_journal(tmp_path, quota_mb=16) as journal:
+        told = an_event(jpeg=b"x" * 2_000_000)
+        await journal.accept(told, replayed=True)
+        while not (await journal.accept(an_event(jpeg=b"x" * 2_000_000))).shed:
+            pass
+        assert await journal.accept(told, replayed=True) == Accepted(False)
 
 
 async def test_an_event_ends_once_with_its_rows_in_order_and_without_its_picture(tmp_path: Path) -> None:

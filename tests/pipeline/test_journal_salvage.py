@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from pipeline import journal_salvage
 from pipeline.events import Event, EventOutcome, Priority
+from pipeline.identity import fresh_id
 from pipeline.journal import Journal, JournalSettings, open_journal
 from pipeline.journal_errors import JournalError, JournalNewerError
 from pipeline.journal_file import Ending
@@ -141,8 +142,8 @@ def readable(folder: Path, rows_too: bool = True) -> tuple[set[UUID], set[str]]:
         for [key, body, jpeg] in _tried(
             connection, "SELECT event_id, body, jpeg FROM events JOIN pictures USING (number) WHERE number=?", number
         ):
-            if isinstance(key, bytes) and len(key) == 16 and isinstance(jpeg, bytes) and _is_event(body):
-                events.add(UUID(bytes=key))
+            if isinstance(key, bytes) and isinstance(jpeg, bytes) and (event_id := _id_in(body)):
+                events |= {event_id} if event_id.bytes == key else set()
     for seq in range(1, OPEN + 20):
         rows |= {body for [body] in _tried(connection, "SELECT body FROM outbox WHERE seq=?", seq)}
     connection.close()
@@ -157,12 +158,11 @@ def _tried(connection: apsw.Connection, statement: str, key: int) -> Sequence[An
         return []
 
 
-def _is_event(body: Any) -> bool:
+def _id_in(body: Any) -> UUID | None:
     try:
-        event_from_row(json.loads(body), b"")
+        return event_from_row(json.loads(body), b"").id
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return True
+        return None
 
 
 async def test_the_sample_is_sound_and_nothing_is_set_aside(tmp_path: Path, sample: Sample, in_the_log: Sample) -> None:
@@ -353,6 +353,24 @@ async def test_an_event_whose_description_is_none_any_more_has_failed_as_a_row(
     assert found.failed == hit
     assert set(found.open) == set(sample.open) - hit
     assert {log["event_id"] for log in logs if log["event"] == "event.unreadable"} == {str(each) for each in hit}
+
+
+async def test_an_event_whose_id_is_not_that_of_its_description_has_failed(tmp_path: Path, sample: Sample) -> None:
+    event_id = next(iter(sample.open))
+    change = f"UPDATE events SET body = replace(body, '{event_id}', '{fresh_id()}') WHERE number = 1"
+    found = await found_in(await changed(tmp_path / "changed", sample, change))
+    assert found.failed == {event_id}
+
+
+async def test_where_a_salvaged_event_has_two_ids_both_have_failed(tmp_path: Path, sample: Sample) -> None:
+    event_id, other = next(iter(sample.open)), fresh_id()
+    folder = await changed(
+        tmp_path / "changed",
+        sample,
+        f"UPDATE events SET body = replace(body, '{event_id}', '{other}') WHERE number = 1",
+    )
+    mark_of(folder / "journal.db").write_text("told to")
+    assert (await found_in(folder)).failed == {event_id, other}
 
 
 async def test_an_event_whose_picture_is_gone_has_failed_as_a_row(tmp_path: Path, sample: Sample) -> None:

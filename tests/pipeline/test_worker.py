@@ -4,10 +4,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
+
+import pytest
 
 from pipeline.events import Event, EventOutcome, Priority
 from pipeline.intake import Intake
 from pipeline.journal import Journal, JournalSettings, open_journal
+from pipeline.journal_file import Ending
 from pipeline.queue import EventQueue, QueueSettings, TimeToLive
 from pipeline.worker import Asker, Retries, WorkerSettings, WorkTally, work
 from providers.base import Attempt, Failure, Outcome, ProviderError, Question, Request
@@ -212,3 +216,95 @@ async def test_an_event_that_comes_back_to_a_full_queue_pushes_nobody_out(tmp_pa
         back = an_event()
         bench.queue.put_back(back.id, back.priority, 0.0)
         assert len(bench.queue) == 6
+
+
+async def test_a_suspect_is_asked_about_alone_so_that_no_neighbour_is_blamed(tmp_path: Path) -> None:
+    """Two workers; the daemon died before with one of the events in hand."""
+    asking: list[int] = []
+    at_once: dict[UUID, int] = {}
+
+    async def analyze(requests: Sequence[Request]) -> list[Outcome]:
+        asking.extend(1 for _ in requests)
+        for request in requests:
+            at_once[request.event_id] = len(asking)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            for request in requests:
+                at_once[request.event_id] = max(at_once[request.event_id], len(asking))
+        del asking[: len(requests)]
+        return [answers(request) for request in requests]
+
+    suspect = an_event(Priority.HIGH)
+    async with a_bench(tmp_path, answers) as bench:
+        await bench.intake.event(suspect)
+        await bench.journal.lease([suspect.id])
+    async with a_bench(tmp_path, answers, batch_size=2) as bench:
+        bench.provider.analyze = analyze  # type: ignore[method-assign]
+        innocent = [an_event(Priority.HIGH) for _ in range(4)]
+        for event in innocent:
+            await bench.intake.event(event)
+        await bench.intake.resume(await bench.journal.recover())
+        asker = Asker(bench.provider, asked, frozenset(), "yolo")
+        workers = [
+            asyncio.create_task(
+                work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
+            )
+            for _ in range(2)
+        ]
+        assert await bench.intake.open.wait_none(10)
+        bench.queue.close()
+        await asyncio.gather(*workers)
+        assert at_once[suspect.id] == 1
+        assert max(at_once[event.id] for event in innocent) > 1
+        assert set((await bench.outcomes()).values()) == {"done"}
+
+
+async def test_a_worker_that_is_cancelled_gives_back_what_it_has_and_that_is_no_attempt_and_no_death(
+    tmp_path: Path,
+) -> None:
+    """Case 51, here: what a stop cuts short is not the event's fault."""
+    begun = asyncio.Event()
+
+    async def analyze(_: Sequence[Request]) -> list[Outcome]:
+        begun.set()
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async with a_bench(tmp_path, answers) as bench:
+        await bench.intake.event(event := an_event())
+        bench.provider.analyze = analyze  # type: ignore[method-assign]
+        asker = Asker(bench.provider, asked, frozenset(), "yolo")
+        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
+        worker = asyncio.create_task(job)
+        await begun.wait()
+        worker.cancel()
+        await asyncio.wait([worker])
+        assert worker.cancelled()
+    async with a_bench(tmp_path, answers) as bench:
+        await bench.journal.recover()
+        [leased] = await bench.journal.lease([event.id])
+        assert leased.attempts == 1
+
+
+async def test_a_worker_that_dies_of_an_error_leaves_what_it_had_under_suspicion(tmp_path: Path) -> None:
+    def dies(_: Request) -> Outcome:
+        raise ZeroDivisionError
+
+    async with a_bench(tmp_path, dies) as bench:
+        await bench.intake.event(event := an_event())
+        asker = Asker(bench.provider, asked, frozenset(), "yolo")
+        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
+        with pytest.raises(ZeroDivisionError):
+            await job
+    async with open_journal(tmp_path, JournalSettings()) as journal:
+        await journal.recover()
+        assert await journal.suspects([event.id]) == [event.id]
+
+
+async def test_an_event_that_ended_before_its_turn_came_is_not_waited_for(tmp_path: Path) -> None:
+    async with a_bench(tmp_path, answers) as bench:
+        await bench.intake.event(gone := an_event())
+        await bench.intake.event(an_event())
+        await bench.journal.finish([Ending(gone.id, EventOutcome.SHED, "")])
+        await bench.drain()
+        assert len(bench.provider.batches) == 1
