@@ -94,7 +94,7 @@ class VideoSource:
         self._capture, self._log = capture, log
         self._is_live, self._read_timeout_s = settings.kind is not SourceKind.FILE, settings.read_timeout_s
         fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
-        name = fourcc.decode("ascii", "replace").strip("\0 ").lower()
+        name = "".join(filter(str.isalnum, fourcc.decode("ascii", "ignore"))).lower()
         self.codec = CODEC_NAMES.get(name, name)
         fps = capture.get(cv2.CAP_PROP_FPS)
         sane = SANE_FPS[0] <= fps <= SANE_FPS[1]

@@ -11,6 +11,7 @@ from pipeline.backoff import Backoff
 from pipeline.camera_child import CameraChild
 from pipeline.camera_link import Command, DetectorInput, LossCause, Message
 from pipeline.camera_settings import CameraSettings
+from providers.base import harmless
 
 log = structlog.get_logger()
 
@@ -142,7 +143,7 @@ class Supervisor:
             self._patience_s = self._settings.stall_s
         elif kind == Message.LOST:
             cause, reason = json.loads(payload)
-            self._decide(Loss(LossCause(cause), self._settings.redact(reason)))
+            self._decide(Loss(LossCause(cause), harmless(self._settings.redact(reason))))
         elif kind == Message.ENDED:
             self._decide(None)
         else:
@@ -158,7 +159,7 @@ class Supervisor:
             return
         self.restarts += 1
         if self._last_cause is not LossCause.CRASHED:
-            lines = [self._settings.redact(line) for line in child.stderr]
+            lines = [harmless(self._settings.redact(line)) for line in child.stderr]
             log.warning("camera.stderr", camera=self._settings.name, lines=lines)
         self._decide(Loss(LossCause.CRASHED, child.how_it_ended))
 

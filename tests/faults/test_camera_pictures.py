@@ -233,13 +233,13 @@ async def test_a_camera_process_that_grows_is_replaced_before_its_limit() -> Non
     large = bytes(cv2.imencode(".jpg", scene(0, (4000, 4000)), [cv2.IMWRITE_JPEG_QUALITY, 10])[1])
     patient = {"open_timeout_s": 10, "read_timeout_s": 10}
     async with (
-        serving(pushing(repeat(large), pause_s=0.1)) as url,
-        watching(url, memory_limit_mb=256, **patient) as camera,
+        serving(pushing(repeat(large), pause_s=0.6)) as url,
+        watching(url, memory_limit_mb=340, **patient) as camera,
     ):
         await until(camera, Opened)
         [grown] = children()
         lost = await lost_while_holding(camera)
-        assert (lost.cause, "is replaced" in lost.reason) == (LossCause.MEMORY, True)
+        assert (lost.cause, "has grown to" in lost.reason) == (LossCause.MEMORY, True)
         await until(camera, Opened)
         assert grown not in children()
         assert camera.stats.restarts == 1
