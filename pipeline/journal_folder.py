@@ -6,7 +6,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.journal_errors import JournalError
@@ -53,6 +53,22 @@ def claim_file(file: Path) -> None:
             os.close(opened)
     except OSError as error:
         raise _explained(file, error) from error
+
+
+def sync_names(folder: Path) -> None:
+    """Those of the files in it, and the folder's own where its parent can be read. SQLite does the first when it has
+    made a file, but does not look whether that succeeded. Raises OSError."""
+    _sync(folder)
+    with suppress(PermissionError):
+        _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _open(file: Path) -> int:
