@@ -90,6 +90,7 @@ async def open_pool(settings: DatabaseSettings, dsn: str = "") -> AsyncIterator[
         min_size=0,
         max_size=settings.connections,
         max_inactive_connection_lifetime=IDLE_CONNECTION_S,
+        max_cached_statement_lifetime=0,  # for ever: asyncpg waits without any timeout when it closes one
         **_connect_arguments(url, settings),
     )
     await pool

@@ -174,6 +174,7 @@ class Generator:
         self._clock = clock
         self._stop = stop
         self._left = settings.count or sys.maxsize
+        self._on_their_way = 0
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -188,14 +189,18 @@ class Generator:
 
     async def _is_empty(self) -> bool:
         counts = await self._core.journal.counts()
-        return not any(counts[place] for place in ("waiting", "leased", "outbox"))
+        return not self._on_their_way and not any(counts[place] for place in ("waiting", "leased", "outbox"))
 
     async def _hand_in_for_ever(self) -> None:
         while self._left and not self._stop.is_set():
+            if not self.go_on.is_set():
+                await either(self.go_on.wait(), self._stop.wait())
+                continue
             self._left -= 1
+            self._on_their_way += 1
             await self._hand_in()
+            self._on_their_way -= 1
             await asyncio.sleep(random.uniform(0.5, 1.5) * self._settings.at_once / self.events_per_s)
-            await either(self.go_on.wait(), self._stop.wait())
 
     async def _hand_in(self) -> None:
         priority = Priority[random.choice(self._settings.priorities).upper()]
@@ -225,10 +230,11 @@ class Orders:
         if "clock_jump_s" in orders and isinstance(self.clock, HastyClock):
             self.clock.jump_s = orders["clock_jump_s"]
         self.generator.events_per_s = orders.get("events_per_s", self.generator.events_per_s)
+        if self.generator.pausing:
+            self.generator.pausing.cancel()
+            self.generator.go_on.set()
         if orders.get("paused"):
             self.generator.pausing = asyncio.ensure_future(self.generator.pause())
-        else:
-            self.generator.go_on.set()
 
 
 if __name__ == "__main__":
