@@ -208,5 +208,5 @@ async def open_journal(
         finally:
             writer.close()
             await asyncio.to_thread(thread.join)
-            if writer.failed.done():
+            if writer.failed.done() and not writer.failed.cancelled():
                 writer.failed.exception()  # whoever cares has seen it
