@@ -135,6 +135,7 @@ def test_what_a_library_logs_becomes_an_event_too() -> None:
 
 
 def test_a_full_disk_under_the_log_does_not_stop_the_work() -> None:
+    """Case 20."""
     with open("/dev/full", "w") as full:
         configure_logs(LogSettings(), stream=full)
         structlog.get_logger().info("camera.up")
@@ -259,6 +260,7 @@ def test_a_stop_waits_no_longer_than_it_may() -> None:
 
 
 def test_lines_that_the_disk_has_no_room_for_are_counted() -> None:
+    """Case 20."""
     flowed: list[int] = []
     with open("/dev/full", "w") as full:
         writer = LogWriter(full.fileno(), flowed.append)

@@ -1,4 +1,4 @@
-"""Power cuts at any moment of a journal's life, on a disk that forgets what was not synced."""
+"""Case 15: power cuts at any moment of a journal's life, on a disk that forgets what was not synced."""
 
 import asyncio
 import shutil

@@ -44,7 +44,7 @@ async def check_restart(folder: Path, ended: Ended) -> set[str]:
     ("calls", "call"), [("fdatasync", 1), ("fdatasync", 3), ("fdatasync", 8), ("pwrite64", 1), ("pwrite64", 7)]
 )
 async def test_a_disk_error_ends_the_process_and_the_next_one_goes_on(tmp_path: Path, calls: str, call: int) -> None:
-    """The second fdatasync of the journal's thread is that of the folder, which SQLite does not look at."""
+    """Case 22. The second fdatasync of the journal's thread is that of the folder, which SQLite does not look at."""
     await a_journal(tmp_path)
     ended = await run_with(calls, f"error=EIO:when={call}", ACCEPTING, str(tmp_path), "400", "4")
     assert ended.status == 1
@@ -55,6 +55,7 @@ async def test_a_disk_error_ends_the_process_and_the_next_one_goes_on(tmp_path: 
 
 @pytest.mark.parametrize("call", [1, 2])
 async def test_a_folder_that_cannot_be_synced_holds_no_journal(tmp_path: Path, call: int) -> None:
+    """Case 22."""
     ended = await run_with("fsync", f"error=EIO:when={call}", ACCEPTING, str(tmp_path / "state"), "40", "4")
     assert ended.status == 1
     assert "Input/output error" in ended.complained
@@ -65,6 +66,7 @@ async def test_a_folder_that_cannot_be_synced_holds_no_journal(tmp_path: Path, c
 async def test_a_disk_error_while_the_journal_is_made_is_told_and_the_next_start_makes_it(
     tmp_path: Path, call: int
 ) -> None:
+    """Case 22."""
     ended = await run_with("fdatasync", f"error=EIO:when={call}", ACCEPTING, str(tmp_path), "40", "4")
     assert ended.status == 1
     assert "journal" in ended.complained
@@ -72,6 +74,7 @@ async def test_a_disk_error_while_the_journal_is_made_is_told_and_the_next_start
 
 
 async def test_a_slow_disk_slows_who_accepts_and_not_the_loop(tmp_path: Path) -> None:
+    """Case 23."""
     await a_journal(tmp_path)
     ended = await run_with(SYNCS, DELAY, ACCEPTING, str(tmp_path), "12", "6")
     waits = json.loads(ended.said[-1].removeprefix("ended "))
@@ -82,12 +85,14 @@ async def test_a_slow_disk_slows_who_accepts_and_not_the_loop(tmp_path: Path) ->
 
 
 async def test_a_loop_that_waits_for_the_disk_is_noticed(tmp_path: Path) -> None:
+    """Case 23."""
     await a_journal(tmp_path)
     ended = await run_with("fdatasync", "delay_exit=500000", ACCEPTING, str(tmp_path), "4", "1", "blocking")
     assert json.loads(ended.said[-1].removeprefix("ended "))["loop_s"] > 0.5
 
 
 async def test_a_disk_that_is_full_for_moments_refuses_aloud_and_loses_nothing(tmp_path: Path) -> None:
+    """Case 19."""
     await a_journal(tmp_path)
     ended = await run_with("pwrite64", "error=ENOSPC:when=40+50", ACCEPTING, str(tmp_path), "400", "4")
     assert ended.status == 0
