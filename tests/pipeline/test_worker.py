@@ -265,7 +265,7 @@ async def test_a_worker_that_is_cancelled_gives_back_what_it_has_and_that_is_no_
     """Case 51, here: what a stop cuts short is not the event's fault."""
     begun = asyncio.Event()
 
-    async def analyze(_: Sequence[Request]) -> list[Outcome]:
+    async def analyze(requests: Sequence[Request]) -> list[Outcome]:
         begun.set()
         await asyncio.sleep(3600)
         raise AssertionError
