@@ -16,6 +16,7 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
 LONG_SIDE_PX = 1280
 JPEG_QUALITY = 90
 MAX_FILE_BYTES = 100 << 20
+PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
 
 class PictureError(Exception):
@@ -52,7 +53,10 @@ def _decoded(content: bytes) -> np.ndarray:
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise PictureError("too large a picture, or a broken one") from error
+        if "MAX_IMAGE_PIXELS" in error.err:  # its header says so; nothing was decoded
+            limit = os.environ[PIXELS_VARIABLE]
+            raise PictureError(f"more than {limit} pixels, which {PIXELS_VARIABLE} allows") from error
+        raise PictureError("a broken picture") from error
     if picture is None:
         raise PictureError("not a picture that can be decoded")
     return picture
