@@ -139,6 +139,8 @@ def _raw(output: Output, thresholds: Output) -> tuple[Output, Output, NDArray[np
 def _end_to_end(output: Output, thresholds: Output) -> tuple[Output, Output, NDArray[np.int64]]:
     classes = np.clip(np.nan_to_num(output[:, 5]), 0, len(thresholds) - 1).astype(np.int64)
     keep = ~(output[:, 4] < thresholds[classes]) & ~((output[:, :5] == 0).all(axis=1))
+    if (classes[keep] != output[keep, 5]).any():
+        raise DetectorError("the network's output names a class that there is not")
     return output[keep, :4], output[keep, 4], classes[keep]
 
 

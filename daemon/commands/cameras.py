@@ -138,7 +138,7 @@ def _print_table(tested: Sequence[Tested]) -> None:
 def _cells(one: Tested) -> list[Text]:
     if one.failure:
         return [Text("no picture", "red"), *[Text("")] * 4]
-    unwell = one.shows in {CameraState.BLACK, CameraState.FROZEN}
+    unwell = one.shows in {CameraState.BLACK, CameraState.FROZEN, CameraState.DAMAGED}
     state = Text(f"reachable, but {one.shows}", "yellow") if unwell else Text("reachable", "green")
     fps = "?" if one.fps is None else f"{one.fps:.1f}"
     first = f"{one.time_to_first_frame_s:.2f} s" if one.time_to_first_frame_s is not None else "?"

@@ -82,6 +82,13 @@ def test_a_network_that_gives_no_numbers_has_failed_and_seen_nothing_is_not_said
         decode(output, RAW, SQUARE, HALF, 0.7)
 
 
+@pytest.mark.parametrize("kind", [np.nan, np.inf, -1, 2, 0.5])
+def test_a_class_that_there_is_not_is_a_failure_and_no_object_of_another_class(kind: float) -> None:
+    output = np.array([[64, 64, 128, 192, 0.7, kind]], np.float32)
+    with pytest.raises(DetectorError, match="class that there is not"):
+        decode(output, END_TO_END, SQUARE, HALF, 0.7)
+
+
 def test_boxes_of_no_area_are_dropped() -> None:
     output = raw_output((-100, 320, 64, 64, 0.9, 0.0))
     assert len(decode(output, RAW, SQUARE, HALF, 0.7)) == 0
