@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from daemon.config import Config, ConfigError, check_labels
+from daemon.control import control_server
 from daemon.core import Core
 from daemon.embedded import embedded_postgres
 from daemon.http_surface import http_surface
@@ -53,7 +54,7 @@ async def serve(
     stages = Stages()
     async with (
         side_tasks(extending=_extend_for_ever(notifier)) as (extending,),
-        open_journal(config.state_dir, config.journal) as journal,
+        open_journal(config.state_dir, config.journal, site=config.site) as journal,
         _open_database(config) as (store, database_started),
         open_providers(config.providers, stages.called) as chain,
         open_detector(config.detector) as detector,
@@ -84,6 +85,7 @@ async def serve(
             return [] if ready.is_set() else ["journal: what an earlier run left is being taken up"]
 
         async with (
+            control_server(config.state_dir, journal),
             http_surface(config.http, snapshots.now, stages, stale=watchdog.stale, missing=missing),
             side_tasks(
                 watchdog=after(ready, watchdog.feed_for_ever),

@@ -359,6 +359,8 @@ def commands(group: click.Group, path: str = "lva") -> Iterator[str]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield f"{path} {name}"
             yield from commands(command, f"{path} {name}")
         else:
             yield f"{path} {name}"
@@ -366,7 +368,15 @@ def commands(group: click.Group, path: str = "lva") -> Iterator[str]:
 
 def test_every_command_is_told() -> None:
     told = [words for words in rows_of(section("Command line")) if words.startswith("lva")]
-    assert {re.match(r"lva( [a-z]+)+", words)[0] for words in told} == set(commands(lva))  # type: ignore[index]
+    assert {re.match(r"lva( [a-z][a-z-]*)+", words)[0] for words in told} == set(commands(lva))  # type: ignore[index]
+
+
+def test_every_fault_is_backed_by_a_test_that_exists() -> None:
+    table = section("What happens when …")
+    named = re.findall(r"`([\w/.]+\.py)::(\w+)` \|$", table, re.MULTILINE)
+    assert len(named) == len(re.findall(r"^\| (?!when|---)", table, re.MULTILINE))
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / "faults" / file).read_text("utf-8")
 
 
 def test_every_make_target_that_is_named_exists() -> None:
