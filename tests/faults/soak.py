@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.postgres_server import PostgresServer
-from tests.faults.box import BoxSettings
+from tests.faults.box import UNDONE, BoxSettings
 from tests.faults.lives import FRESH, Lives
 from tests.faults.mishaps import HOUR_S, LANES, USUAL_EVENTS_PER_S, Site, happen_for_ever
 from tests.faults.nursery import a_nursery
@@ -157,8 +157,9 @@ async def _end_shift(site: Site, told: Soak, shift: int) -> None:
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_H * HOUR_S / site.rate):
-                while await site.victim.life(count=FRESH):
+                while (status := await site.victim.life(count=FRESH)) == UNDONE:
                     pass  # it had more to send than it may take time for; the next one goes on
+                assert status == 0, site.victim.last_words()
                 await site.veteran.until(lambda: site.veteran.said("empty") > before)
         verdict = await _compare(site, told.seed)
     except AssertionError as error:
