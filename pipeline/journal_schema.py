@@ -9,6 +9,7 @@ from pipeline.journal_errors import JournalDamagedError, JournalNewerError, is_c
 from pipeline.journal_errors import JournalError as JournalError
 from pipeline.journal_errors import JournalFullError as JournalFullError
 from pipeline.journal_log import PAGE_BYTES, WriteAheadLog
+from pipeline.journal_rewrite import write_again
 
 APPLICATION_ID = 0x6C766131  # "lva1"
 OLDEST_SAFE_SQLITE = 3_051_003
@@ -75,6 +76,8 @@ def connect(path: Path, quota_bytes: int, vfs: str | None = None) -> apsw.Connec
         _check_sound(path, connection, log)
         says_damaged = is_corruption
         _prepare(connection, quota_bytes + RESERVE_BYTES)
+        _work_in_log(path, connection, vfs)
+        create(connection)
     except (OSError, apsw.Error, UnicodeDecodeError, JournalError) as error:
         if connection:
             close_as_it_is(connection)
@@ -152,6 +155,10 @@ def _prepare(connection: apsw.Connection, most_bytes: int) -> None:
             raise JournalError(f"SQLite did not take PRAGMA {name}={wanted}: it says {given}")
     connection.pragma("journal_size_limit", LOG_BYTES_MAX)
     connection.pragma("max_page_count", most_bytes // int(str(connection.pragma("page_size"))))
+
+
+def _work_in_log(path: Path, connection: apsw.Connection, vfs: str | None) -> None:
+    """What an earlier run left in the write-ahead log becomes part of the file."""
     with suppress(apsw.FullError):  # later, then
+        write_again(path.with_name(f"{path.name}-wal"), vfs)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    create(connection)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import apsw
@@ -209,6 +209,10 @@ class Breakable:
             await self.uploader.flush()
         self.store.faults = []
 
+    async def retry(self, luck: Random) -> None:
+        """Somebody has what was refused sent once more."""
+        await self.journal.retry_dead_letters(None)
+
     async def forget(self, luck: Random) -> None:
         """Memory loses what waits, and a worker what it had; the reconciler finds it again."""
         for event_id in _some_of(self._in_memory(), luck):
@@ -228,9 +232,9 @@ class Breakable:
         self.queue.close()
         parts = (self.queue, self.journal, asker, self._retries, self.intake.open, WORKER_SETTINGS, WorkTally())
         workers = [asyncio.create_task(work(*parts)) for _ in range(WORKERS)]
-        either: list[asyncio.Future[Any]] = [asyncio.gather(*workers), asyncio.create_task(provider.hangs.wait())]
+        either = [asyncio.create_task(asyncio.wait(workers)), asyncio.create_task(provider.hangs.wait())]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        for task in either:
+        for task in (*either, *workers):
             task.cancel()
         results = await asyncio.gather(*workers, return_exceptions=True)
         assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results)
@@ -255,9 +259,9 @@ class Breakable:
         await asyncio.wait({doing, self.journal.failed}, return_when=asyncio.FIRST_COMPLETED)
         doing.cancel()
         [result] = await asyncio.gather(doing, return_exceptions=True)
-        if self._changes_left is not None:
+        was_met, self._changes_left, self._error = self._error is None, None, None
+        if not was_met:
             assert result is None
-            self._changes_left = self._error = None
             return
         assert isinstance(self.journal.failed.exception(), JournalError)
         remains = self._now()

@@ -10,7 +10,7 @@ from uuid import UUID
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.journal import Journal
-from pipeline.journal_file import Ending
+from pipeline.journal_file import DeadLetter, Ending
 from pipeline.rows import alarm_row, analysis_row, dead_letter_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from tests.faults import ledger
@@ -55,6 +55,8 @@ class Life:
         self._waiting: list[Event] = []
         self._leased: list[Event] = []
         self._rows: list[OutboxRow] = []
+        self._letters: list[DeadLetter] = []
+        self._refused: set[Fact] = set()
         self.recorded: list[Event] = []
         """Events of a recording, told or being told."""
         self.accepted = 0
@@ -71,6 +73,7 @@ class Life:
     async def live(self, rounds: int) -> None:
         for _ in range(rounds):
             self._rows = await self._journal.outbox(self._random.randint(1, 20), 10**6)
+            self._letters = await self._journal.dead_letters(3)
             commands = [self._random_command() for _ in range(self._random.randint(1, AT_ONCE_MAX))]
             async with asyncio.TaskGroup() as group:
                 for command in commands:
@@ -87,7 +90,8 @@ class Life:
             (self._finish, 6, bool(self._leased)),
             (self._expire, 1, bool(self._waiting)),
             (self._confirm, 5, bool(self._rows)),
-            (self._refuse, 1, bool(self._rows)),
+            (self._refuse, 2, any(self._is_new(row) for row in self._rows)),
+            (self._retry, 1, bool(self._letters)),
         ]
         [choose] = self._random.choices([command for command, *_ in choices], [w * can for _, w, can in choices])
         return choose()
@@ -174,12 +178,25 @@ class Life:
         return self._ledger.asked(self._journal.uploaded([row.seq for row in rows]), changes)
 
     def _refuse(self) -> Command:
-        row = self._rows.pop(self._random.randrange(len(self._rows)))
-        changes: dict[Fact, Any] = {ledger.row(row.table, row.body)[0]: None}
+        row = self._random.choice([row for row in self._rows if self._is_new(row)])
+        self._rows.remove(row)
+        fact, _ = ledger.row(row.table, row.body)
+        self._refused.add(fact)
+        changes: dict[Fact, Any] = {fact: None, **dict([ledger.dead(row.table, row.body)])}
         if row.table != "dead_letters":
             letter = dead_letter_row(row.table, "22P05", "refused", row.body, NOW)
             changes |= [ledger.row("dead_letters", to_json(letter))]
         return self._ledger.asked(self._journal.dead_letter(row, "22P05", "refused"), changes)
+
+    def _is_new(self, row: OutboxRow) -> bool:
+        """Not refused before: two letters about one row are one fact."""
+        return ledger.row(row.table, row.body)[0] not in self._refused
+
+    def _retry(self) -> Command:
+        letters = self._some_of(self._letters)
+        changes: dict[Fact, Any] = {ledger.dead(each.table, each.body)[0]: None for each in letters}
+        changes |= [ledger.row(each.table, each.body) for each in letters]
+        return self._ledger.asked(self._journal.retry_dead_letters([each.seq for each in letters]), changes)
 
     def _attempts(self, event: Event) -> int:
         fact, _ = ledger.attempts(event, 0)

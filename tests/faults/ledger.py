@@ -132,8 +132,10 @@ async def found_in(journal: Journal, recorded: Sequence[Event] = ()) -> Facts:
     facts = dict(open_event(each.event) for each in leased)
     rows = await journal.outbox(10**9, 10**12)
     facts |= (row(each.table, each.body) for each in rows)
-    if len(facts) != len(leased) + len(rows):
-        raise InconsistentError("a row stands twice in the outbox")
+    letters = await journal.dead_letters(10**9)
+    facts |= (dead(each.table, each.body) for each in letters)
+    if len(facts) != len(leased) + len(rows) + len(letters):
+        raise InconsistentError("a row is there twice")
     facts |= (attempts(each.event, each.attempts - 1) for each in leased)
     for event in recorded:
         if not (await journal.accept(event, replayed=True)).new:

@@ -253,7 +253,7 @@ async def test_with_less_syncing_the_same_cuts_take_something(
     monkeypatch.setitem(journal_schema._PRAGMAS, "synchronous", synchronous)
     toll = await toll_of_a_life(tmp_path, seed, moments=20, cuts=2)
     print(toll)
-    assert toll.lost > toll.cuts
+    assert toll.lost
     assert toll.corrupt or synchronous == NORMAL
 
 

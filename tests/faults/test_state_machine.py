@@ -24,7 +24,7 @@ LUCK = st.integers(0, 2**32).map(Random)
 CHANGES = st.integers(0, 40)
 """Of the disk, in an action: a commit is some ten."""
 
-ACTIONS = ("accept", "tell_again", "take", "finish", "release", "expire", "upload")
+ACTIONS = ("accept", "tell_again", "take", "finish", "release", "expire", "upload", "retry")
 
 SEARCH = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without the last phase, which says which line is to blame: it takes longer than a person."""
@@ -69,6 +69,10 @@ class Unattended(RuleBasedStateMachine):
     @rule(luck=LUCK)
     def uploads(self, luck: Random) -> None:
         self._runner.run(self._box.upload(luck))
+
+    @rule(luck=LUCK)
+    def retries_what_was_refused(self, luck: Random) -> None:
+        self._runner.run(self._box.retry(luck))
 
     @rule(luck=LUCK)
     def forgets(self, luck: Random) -> None:
