@@ -101,6 +101,16 @@ def load_http_settings(path: Path) -> HttpSettings:
         raise ConfigError([f"{path}: http.{_line(detail)}" for detail in error.errors()]) from None
 
 
+def load_local_config(path: Path) -> Config:
+    """What says where the journal is, and how large; without the secrets of all else. Raises ConfigError."""
+    tables = _parse(path)
+    local = {key: _fill_in(tables[key], path.parent, key) for key in ("site", "state_dir", "journal") if key in tables}
+    try:
+        return Config.model_validate(local, context={"base_dir": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {_line(detail)}" for detail in error.errors()]) from None
+
+
 def check_labels(config: Config, reported: frozenset[str]) -> None:
     """Raises ConfigError for an object that the detector can't report: no event would ever come of it."""
     for label in sorted(set(config.triggers.objects or ()) - reported):

@@ -1,4 +1,4 @@
-"""`lva db`: the database's tables, its state, and forgetting."""
+"""`lva db`: the database's tables, its state, what it refused, and forgetting."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from daemon.commands.database import database, run_command
+from daemon.commands.dead_letters import dead_letters
+from daemon.commands.journal import ask_journal
 from daemon.commands.options import config_option
 from daemon.commands.when import Span
 from daemon.config import Config, load_config
@@ -19,7 +21,10 @@ from pipeline.retention import prune as delete_old
 
 @click.group()
 def db() -> None:
-    """The database: its tables, its state, and forgetting."""
+    """The database: its tables, its state, what it refused, and forgetting."""
+
+
+db.add_command(dead_letters)
 
 
 @db.command()
@@ -49,10 +54,12 @@ def status(config_path: Path, as_json: bool) -> None:
 async def _status(config: Config, as_json: bool) -> None:
     async with database(config) as connection:
         found = await database_status(connection)
+    journal = (await ask_journal(config, "counts") or {}).get("counts")
     if as_json:
-        click.echo(json.dumps(asdict(found), default=str))
+        click.echo(json.dumps(asdict(found) | {"journal": journal}, default=str))
     else:
-        click.echo("\n".join(_status_lines(found, embedded=not config.database.url.get_secret_value())))
+        lines = _status_lines(found, embedded=not config.database.url.get_secret_value())
+        click.echo("\n".join([*lines, *_journal_lines(journal)]))
 
 
 def _status_lines(found: DatabaseStatus, *, embedded: bool) -> list[str]:
@@ -66,6 +73,14 @@ def _status_lines(found: DatabaseStatus, *, embedded: bool) -> list[str]:
     if found.missing:
         lines.append(f"missing     {', '.join(found.missing)}: run `lva db migrate`")
     return lines + [_table_line(table) for table in found.tables or ()]
+
+
+def _journal_lines(counts: dict[str, int] | None) -> list[str]:
+    """What this box has not sent yet."""
+    if counts is None:
+        return []
+    events = f"{counts['waiting']} events waiting, {counts['leased']} being asked about"
+    return [f"journal     {events}, {counts['outbox']} rows to send, {counts['dead_letters']} dead letters"]
 
 
 def _table_line(table: TableStatus) -> str:

@@ -14,7 +14,10 @@ import click
 import pytest
 
 from daemon.commands.when import Span, When
+from daemon.control import control_server
 from pipeline.events import EventOutcome
+from pipeline.journal import JournalSettings, open_journal
+from tests.pipeline.makers import an_event
 from tests.store.outbox import MemoryOutbox, events, whole_event
 from tests.store.sending import uploading
 
@@ -144,6 +147,79 @@ async def test_the_embedded_database_is_made_by_migrate_and_shown_by_status(embe
     assert "migrations  2 of 2" in out
     assert "events               0 rows" in out
     assert (await lva(embedded_config, "db", "migrate"))[0] == "up to date\n"
+
+
+@pytest.fixture
+async def refused(config: Path) -> list[str]:
+    """Three rows in the box's own journal that the database refused; their bodies."""
+    async with open_journal(config.parent / "state", JournalSettings()) as journal:
+        for _ in range(3):
+            await journal.accept(an_event(reason="evil \x1b[31m words"), EventOutcome.DONE, "")
+        rows = [row for row in await journal.outbox(9, 10**6) if row.table == "events"]
+        for row in rows:
+            await journal.dead_letter(row, "22P05", "unsupported \x1b[31m escape")
+    return [row.body for row in rows]
+
+
+async def test_dead_letters_are_listed_whole_and_sent_once_more(config: Path, refused: list[str]) -> None:
+    out, _ = await lva(config, "db", "dead-letters")
+    assert [line.split()[0] for line in out.splitlines()] == ["1", "2", "3"]
+    assert "events       22P05  unsupported \\u001b[31m escape" in out
+    letters = [json.loads(line) for line in (await lva(config, "db", "dead-letters", "--json"))[0].splitlines()]
+    assert [letter["body"] for letter in letters] == refused
+    assert datetime.fromisoformat(letters[0]["failed_at"]).utcoffset() == timedelta(0)
+    assert (await lva(config, "db", "dead-letters", "retry", "2"))[0] == "1 rows are sent again\n"
+    assert (await lva(config, "db", "dead-letters", "retry", "--all"))[0] == "2 rows are sent again\n"
+    assert await lva(config, "db", "dead-letters") == ("", "no dead letters\n")
+    async with open_journal(config.parent / "state", JournalSettings()) as journal:
+        assert [row.body for row in await journal.outbox(99, 10**6)][-3:] == [refused[1], refused[0], refused[2]]
+
+
+async def test_the_running_daemon_is_asked_as_only_it_may_open_its_journal(config: Path, refused: list[str]) -> None:
+    state = config.parent / "state"
+    async with open_journal(state, JournalSettings()) as journal, control_server(state, journal):
+        assert len((await lva(config, "db", "dead-letters"))[0].splitlines()) == 3
+        assert (
+            "journal     0 events waiting, 0 being asked about, 6 rows to send, 3 dead letters"
+            in (await lva(config, "db", "status"))[0]
+        )
+        assert (await lva(config, "db", "dead-letters", "retry", "1"))[0] == "1 rows are sent again\n"
+        assert len(await journal.dead_letters(9)) == 2
+
+
+async def test_while_a_daemon_starts_its_journal_is_left_alone(config: Path, refused: list[str]) -> None:
+    async with open_journal(config.parent / "state", JournalSettings()):
+        _, err = await lva(config, "db", "dead-letters", status=1)
+        assert "another lva is running" in err
+        assert err.count("\n") == 1
+
+
+async def test_dead_letters_that_there_are_none_of(config: Path, refused: list[str]) -> None:
+    assert "1 of 2" in (await lva(config, "db", "dead-letters", "retry", "2", "77", status=1))[1]
+    assert "give the IDs" in (await lva(config, "db", "dead-letters", "retry", status=2))[1]
+    assert "give the IDs" in (await lva(config, "db", "dead-letters", "retry", "1", "--all", status=2))[1]
+
+
+async def test_without_a_journal_there_are_no_dead_letters_and_none_is_made(config: Path) -> None:
+    assert await lva(config, "db", "dead-letters") == ("", "no dead letters\n")
+    assert (await lva(config, "db", "dead-letters", "retry", "--all"))[0] == "0 rows are sent again\n"
+    assert "journal" not in (await lva(config, "db", "status"))[0]
+    assert json.loads((await lva(config, "db", "status", "--json"))[0])["journal"] is None
+    assert not (config.parent / "state").exists()
+
+
+async def test_dead_letters_need_none_of_the_secrets(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('state_dir = "s"\n[database]\nurl = "${credential:not_there}"\n[[nonsense]]\n')
+    assert await lva(config, "db", "dead-letters") == ("", "no dead letters\n")
+
+
+async def test_the_configuration_may_stand_before_retry(config: Path, refused: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", "db", "dead-letters", "--config", str(config), "retry", "--all",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert (await process.communicate())[0] == b"3 rows are sent again\n"
 
 
 async def test_prune_says_what_it_would_do_and_does_it(database: str, config: Path) -> None:
