@@ -57,10 +57,7 @@ async def ask(state_dir: Path, request: Message) -> Message:
     with _way_to(state_dir) as path:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(path)
-                writer.write(json.dumps(request).encode() + b"\n")
-                reply = await reader.read()
-                writer.close()
+                reply = await _exchange(path, json.dumps(request).encode() + b"\n")
         except (FileNotFoundError, ConnectionRefusedError):
             raise NobodyListensError(str(state_dir)) from None
         except (OSError, TimeoutError) as error:
@@ -69,6 +66,15 @@ async def ask(state_dir: Path, request: Message) -> Message:
     if "error" in said:
         raise ControlError(said["error"])
     return said
+
+
+async def _exchange(path: str, line: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(line)
+        return await reader.read()
+    finally:
+        writer.close()
 
 
 @asynccontextmanager
