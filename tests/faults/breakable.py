@@ -160,7 +160,13 @@ class Breakable:
 
     async def accept(self, luck: Random) -> None:
         """Some events at once, in one commit."""
-        events = [self._an_event(luck) for _ in range(luck.randint(1, 4))]
+        await self._accept_all([self._an_event(luck) for _ in range(luck.randint(1, 4))], luck)
+
+    async def flood(self, luck: Random) -> None:
+        """More than queue and quota hold."""
+        await self._accept_all([self._an_event(luck, at_least_bytes=60_000) for _ in range(luck.randint(10, 30))], luck)
+
+    async def _accept_all(self, events: Sequence[Event], luck: Random) -> None:
         async with asyncio.TaskGroup() as group:
             for event in events:
                 is_recorded = luck.random() < 0.3
@@ -333,9 +339,9 @@ class Breakable:
         for event_id in ids:
             self._let_go(event_id)
 
-    def _an_event(self, luck: Random) -> Event:
+    def _an_event(self, luck: Random, at_least_bytes: int = 0) -> Event:
         camera = luck.choice(("yard", "yard", "yard", UNASKED, POISON))
-        jpeg = luck.randbytes(luck.choice((0, 10, 1000, 90_000)))
+        jpeg = luck.randbytes(max(at_least_bytes, luck.choice((0, 10, 1000, 90_000))))
         self._minted += 1
         return an_event(luck.choice(list(Priority)), id=UUID(int=self._minted), camera=camera, jpeg=jpeg)
 

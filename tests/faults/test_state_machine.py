@@ -51,6 +51,10 @@ class Unattended(RuleBasedStateMachine):
         self._runner.run(self._box.accept(luck))
 
     @rule(luck=LUCK)
+    def is_flooded(self, luck: Random) -> None:
+        self._runner.run(self._box.flood(luck))
+
+    @rule(luck=LUCK)
     def plays_a_recording_again(self, luck: Random) -> None:
         self._runner.run(self._box.tell_again(luck))
 
