@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from daemon.http_settings import HttpSettings
 from daemon.metrics import CONTENT_TYPE, exposition
@@ -126,9 +128,12 @@ class _Door(web.Server):
     """Lets few in at a time, and nobody for long."""
 
     def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.Response]], connection_s: float) -> None:
+        logger = logging.getLogger("aiohttp.server.surface")
+        logger.addFilter(_is_our_error)
         super().__init__(
             answer,
             access_log=None,
+            logger=logger,
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
             lingering_time=0.0,
@@ -148,6 +153,11 @@ class _Door(web.Server):
         super().connection_lost(handler, exc)
         if deadline := self._deadlines.pop(handler, None):
             deadline.cancel()
+
+
+def _is_our_error(record: logging.LogRecord) -> bool:
+    """A request that breaks HTTP is its sender's: it gets a 400, and must not fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 @asynccontextmanager

@@ -155,6 +155,24 @@ async def test_a_request_without_end_is_refused() -> None:
         assert reply.status == 400
 
 
+BROKEN = (
+    b"\x16\x03\x01\x02\x00",
+    b"GARBAGE\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+)
+
+
+@pytest.mark.parametrize("request_bytes", BROKEN)
+async def test_who_speaks_no_http_is_refused_and_does_not_fill_the_log(
+    request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_surface() as port:
+        assert Reply(await raw(port, request_bytes)).status == 400
+    assert caplog.records == []
+
+
 async def test_whoever_connects_and_says_nothing_is_gone_soon() -> None:
     async with a_surface(connection_s=0.05) as port:
         assert await raw(port, b"") == b""
@@ -172,12 +190,13 @@ async def test_more_connections_than_it_takes_are_closed_and_the_next_is_served_
         assert (await ask(port, "/healthz")).status == 200
 
 
-async def test_a_page_that_fails_is_an_error_of_its_own() -> None:
+async def test_a_page_that_fails_is_an_error_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> Snapshot:
         raise RuntimeError("a bug")
 
     async with a_surface(broken) as port:
         assert (await ask(port, "/api/stats")).status == 500
+        assert "a bug" in caplog.text
         assert (await ask(port, "/healthz")).status == 200
 
 
