@@ -45,7 +45,8 @@ build_venv() {
     mkdir -p "$DESTDIR$home"
     new=$(mktemp -d "$DESTDIR$venv.XXXXXX")
     copy_of_source=$(mktemp -d) # setuptools writes into the folder that it builds
-    trap 'rm -rf "$copy_of_source"' EXIT
+    trap 'rm -rf "$copy_of_source" "$new"' EXIT
+    trap 'exit 1' INT TERM
     chmod 755 "$new"
     "$PYTHON" -m venv "$new"
     pip_install --require-hashes -r "$source_dir/$LOCK"
@@ -87,6 +88,7 @@ switch_to_new_venv() {
     sync -f "$new"
     ln -s "${new##*/}" "$new.link"
     mv -T "$new.link" "$DESTDIR$venv"
+    trap 'rm -rf "$copy_of_source"' EXIT
     sync -f "$DESTDIR$home"
 }
 
@@ -98,7 +100,8 @@ make_user_and_folders() {
 # A service that runs goes on with the new code at once.
 tell_systemd() {
     systemctl daemon-reload
-    systemctl try-restart lva.service
+    systemctl try-restart lva.service ||
+        fail "installed, but the service does not start, and systemd goes on trying. What it says: journalctl -u lva -n 20"
     [ "${ENABLE:-0}" != 1 ] || systemctl enable --now lva.service
 }
 
