@@ -146,7 +146,7 @@ def bench() -> Iterator[Bench]:
 
 
 @given(content=st.binary(max_size=400), dialect=st.sampled_from(DIALECTS))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_any_bytes_are_a_failure(bench: Bench, content: bytes, dialect: str) -> None:
     """Case 40."""
     outcome = bench.ask(dialect, content)
@@ -155,7 +155,7 @@ def test_any_bytes_are_a_failure(bench: Bench, content: bytes, dialect: str) -> 
 
 
 @given(words=any_text, dialect=st.sampled_from(DIALECTS))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_any_words_of_a_model_are_a_sound_answer_or_a_failure(bench: Bench, words: str, dialect: str) -> None:
     """Case 40."""
     outcome = bench.ask(dialect, lambda asked: (about_itself(asked) or said(asked, words)).content)
@@ -163,7 +163,7 @@ def test_any_words_of_a_model_are_a_sound_answer_or_a_failure(bench: Bench, word
 
 
 @given(data=st.data(), dialect=st.sampled_from(DIALECTS))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_good_reply_with_anything_in_one_place_is_told_soundly(
     bench: Bench, data: st.DataObject, dialect: str
 ) -> None:

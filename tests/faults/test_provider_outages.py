@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from pipeline.events import Event, Priority
 from tests.faults.answering import HOUR_S, Answering, answering, judged
 from tests.faults.hurry import HastyClock, HastyLoop
@@ -18,9 +20,6 @@ from tests.faults.minting import an_event
 from tests.faults.provider import FakeProvider, names_the_event
 
 ROOT = Path(__file__).parents[2]
-RATE = 2400.0
-"""Six hours in nine seconds."""
-
 SLOW_ENOUGH = {"connect_timeout_s": 60, "timeout_s": 600}
 """Deadlines that accelerated time leaves some real milliseconds of."""
 
@@ -29,41 +28,51 @@ def events_of_each_class(count: int, clock: HastyClock) -> list[Event]:
     return [an_event("test", each, clock.now(), 500, is_asked=True) for each in Priority for _ in range(count)]
 
 
+async def nobody_there(database: str, folder: Path, clock: HastyClock, hour_s: float, **sections: object) -> None:
+    """Two providers that are down for a little more than six hours, of whatever length, then back."""
+    async with FakeProvider(names_the_event) as server:
+        address = {"kind": "openai", "base_url": server.url + "/v1", "model": "fake"} | SLOW_ENOUGH
+        providers = [address | {"name": "first"}, address | {"name": "second"}]
+        async with answering(database, folder, providers, clock, **sections) as box:
+            await server.stop()
+            early = events_of_each_class(5, clock)
+            await box.hand_in(*early)
+            await asyncio.sleep(5 * hour_s)
+            late = events_of_each_class(5, clock)
+            await box.hand_in(*late)
+            await asyncio.sleep(1.4 * hour_s)
+            assert Counter((await box.outcomes()).values()) == {"expired": 15}
+            await server.start()
+            await box.until_ended(within_s=HOUR_S)
+            ended = await box.outcomes()
+    expired = {event.id for event in early if event.priority >= Priority.MEDIUM}
+    expired |= {event.id for event in late if event.priority is Priority.LOW}
+    for event in (*early, *late):
+        assert ended[str(event.id)] == ("expired" if event.id in expired else "done"), event.priority
+
+
+def run_nobody_there(database: str, folder: Path, rate: float, hour_s: float, **sections: object) -> None:
+    with asyncio.Runner(loop_factory=partial(HastyLoop, rate)) as runner:
+        runner.run(nobody_there(database, folder, HastyClock(rate), hour_s, **sections))
+    verdict = asyncio.run(judged(database, folder))
+    assert (verdict.accepted, verdict.outcomes) == (40, {"expired": 15, "done": 25})
+
+
+@pytest.mark.faults
+def test_in_six_hours_without_a_provider_work_waits_by_its_class_and_what_is_late_is_written(
+    database: str, tmp_path: Path
+) -> None:
+    """Case 42. With the default patience: an hour for low, six for medium, a day for high."""
+    run_nobody_there(database, tmp_path, 2400, HOUR_S)
+
+
 def test_while_nobody_can_be_asked_work_waits_by_its_class_and_what_is_late_is_written(
     database: str, tmp_path: Path
 ) -> None:
-    """Case 42. Six hours without any provider: an hour is what low waits at most, six are for medium."""
-
-    async def six_hours_down() -> None:
-        clock = HastyClock(RATE)
-        async with FakeProvider(names_the_event) as server:
-            providers = [
-                {"kind": "openai", "name": name, "base_url": server.url + "/v1", "model": "fake"} | SLOW_ENOUGH
-                for name in ("first", "second")
-            ]
-            async with answering(database, tmp_path, providers, clock) as box:
-                await server.stop()
-                early = events_of_each_class(5, clock)
-                await box.hand_in(*early)
-                await asyncio.sleep(3 * HOUR_S)
-                late = events_of_each_class(5, clock)
-                await box.hand_in(*late)
-                await asyncio.sleep(3.2 * HOUR_S)
-                assert Counter((await box.outcomes()).values()) == {"expired": 15}
-                waiting = box.core.queue.depth()
-                assert (waiting["low"], waiting["medium"] <= 5) == (0, True)
-                await server.start()
-                await box.until_ended(within_s=HOUR_S)
-                ended = await box.outcomes()
-                expired = {event.id for event in early if event.priority >= Priority.MEDIUM}
-                expired |= {event.id for event in late if event.priority is Priority.LOW}
-                for event in (*early, *late):
-                    assert ended[str(event.id)] == ("expired" if event.id in expired else "done"), event.priority
-
-    with asyncio.Runner(loop_factory=partial(HastyLoop, RATE)) as runner:
-        runner.run(six_hours_down())
-    verdict = asyncio.run(judged(database, tmp_path))
-    assert (verdict.accepted, verdict.outcomes) == (40, {"expired": 15, "done": 25})
+    """Case 42. With a tenth of the default patience, and a tenth of the time."""
+    hour_s = HOUR_S / 10
+    ttl_s = {"low": hour_s, "medium": 6 * hour_s, "high": 24 * hour_s, "critical": 168 * hour_s}
+    run_nobody_there(database, tmp_path, 600, hour_s, queue={"ttl_s": ttl_s})
 
 
 class Undying:
