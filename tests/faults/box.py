@@ -62,6 +62,8 @@ class BoxSettings:
     time_rate: float = 1.0
     clock_jump_s: float = 0.0
     pauses: str = "quick"
+    quiet: bool = False
+    """No line in the log for each event."""
     ids_lost: float = 0.0
     """Share of ids that the memory loses between queue and worker."""
     poison: float = 0.0
@@ -87,7 +89,7 @@ class BoxSettings:
 
 def main(settings: BoxSettings) -> int:
     """Live. The exit status: 0 when every event has an outcome and every row is in the database."""
-    configure_logs(LogSettings(format="json"), stream=sys.stderr)
+    configure_logs(LogSettings(format="json", level="warning" if settings.quiet else "info"), stream=sys.stderr)
     random.seed(settings.seed)
     if settings.mutation:
         MUTATIONS[settings.mutation]()

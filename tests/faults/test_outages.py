@@ -19,6 +19,7 @@ from tests.faults.lives import Lives, a_life
 from tests.faults.proxy import Proxy, a_proxy
 
 IMPATIENT = {"database": {"connect_timeout_s": 0.4, "command_timeout_s": 0.4}}
+ROOMY = {"journal": {"quota_mb": 1024}, "drain_s": 600}
 BATCHES_KB = 48 * 1024
 """What the batches on their way may take: a few copies of 2 MB, and what Python does not give back at once."""
 
@@ -53,11 +54,9 @@ async def test_a_database_that_is_away_at_boot_keeps_no_one_from_starting(
     await box.settle()
 
 
-async def drain_a_backlog(
-    box: Lives, proxy: Proxy, connection: asyncpg.Connection, events: int, **more: object
-) -> None:
+async def drain_a_backlog(box: Lives, proxy: Proxy, connection: asyncpg.Connection, events: int) -> None:
     await proxy.close()
-    box.start(count=events, events_per_s=1e6, at_once=32, config={"journal": {"quota_mb": 1024}}, **more)
+    box.start(count=events, events_per_s=1e6, at_once=32, quiet=True)
     await box.until_accepted(events // 2)
     half_kb = box.resident_kb()
     await box.until_accepted(events - box.accepted())
@@ -76,15 +75,16 @@ async def test_a_backlog_is_drained_in_order_within_bounded_memory(
     new_box: NewBox, database: str, proxy: Proxy, connection: asyncpg.Connection
 ) -> None:
     """Case 2, with 5,000 events."""
-    await drain_a_backlog(new_box(database, through=proxy.dsn), proxy, connection, 5_000)
+    await drain_a_backlog(new_box(database, through=proxy.dsn, config=ROOMY), proxy, connection, 5_000)
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1200)
 async def test_a_backlog_of_six_hours_is_drained_in_order_within_bounded_memory(
     new_box: NewBox, database: str, proxy: Proxy, connection: asyncpg.Connection
 ) -> None:
     """Case 2, with 50,000 events."""
-    await drain_a_backlog(new_box(database, through=proxy.dsn), proxy, connection, 50_000)
+    await drain_a_backlog(new_box(database, through=proxy.dsn, config=ROOMY), proxy, connection, 50_000)
 
 
 async def test_a_server_that_says_nothing_is_given_up_again_and_again_and_holds_up_no_one(
