@@ -146,9 +146,10 @@ def test_a_real_daemon_tells_all_of_them_and_has_measured_every_stage(tmp_path: 
     lines: Lines = []
     try:
         wait_for(daemon, "event.analyzed", lines)
-        until_s = time.monotonic() + WAIT_S
+        until_s = time.monotonic() + 2 * WAIT_S
         unmeasured = {stage.name for stage in STAGES}
         while unmeasured and time.monotonic() < until_s:  # until the database has the first outcome
+            time.sleep(0.5)
             with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
                 found = parsed(reply.read().decode())
             unmeasured = {stage.name for stage in STAGES if not _count(found[stage.name])}
