@@ -14,9 +14,10 @@ from pydantic import Field
 
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap
-from pipeline.journal_file import DeadLetter, Ending, JournalFile, Leased, Waiting
+from pipeline.journal_file import Ending, JournalFile, Leased, Waiting
 from pipeline.journal_folder import locked_folder
 from pipeline.journal_open import open_sound
+from pipeline.journal_outbox import DeadLetter
 from pipeline.journal_reserve import DiskReserve
 from pipeline.journal_writer import JournalWriter
 from pipeline.rows import event_row, to_json
@@ -158,10 +159,10 @@ class Journal:
     def oldest_command_s(self) -> float:
         """For how long the journal's thread has owed an answer; 0 when it owes none. What waits for room on a full
         disk is not owed."""
-        return self._writer.oldest_command_s()
+        return self._writer.commands.oldest_s()
 
     async def _do(self, run: Callable[[JournalFile], T], patient: bool = True) -> Any:
-        return await self._writer.give(run, patient)
+        return await self._writer.commands.give(run, patient)
 
 
 def _accept(
@@ -206,7 +207,7 @@ async def open_journal(
         try:
             yield Journal(writer, clock)
         finally:
-            writer.close()
+            writer.commands.close()
             await asyncio.to_thread(thread.join)
             if writer.failed.done() and not writer.failed.cancelled():
                 writer.failed.exception()  # whoever cares has seen it

@@ -87,8 +87,8 @@ class JournalCopy:
         """Whether it was read. It has ended if it can't be asked about any more."""
         if not isinstance(key, bytes) or len(key) != 16:
             return False
-        event_id, body, picture = UUID(bytes=key), rest[-1], self._row(_PICTURES, "number", number)
-        described = _id_in(body)
+        *accepted, body = rest
+        event_id, picture, described = UUID(bytes=key), self._row(_PICTURES, "number", number), _id_in(body)
         if described:
             self._send("events", body)  # should that row have been among those that are lost; a second one is no harm
         if described != event_id:  # it is not known which of them is damaged
@@ -96,9 +96,17 @@ class JournalCopy:
                 self._fail(either, "description")
         elif not (picture and isinstance(picture[1], bytes)):
             self._fail(event_id, "picture")
-        elif self._insert(_INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *rest)):
+        elif self._insert(
+            _INSERT_EVENT, (number, key, _class_of(priority), _whole(attempts), *self._times(*accepted), body)
+        ):
             self._insert("INSERT INTO pictures VALUES (?,?)", picture)
         return True
+
+    def _times(self, boot_id: Any, boot: Any, wall: Any) -> Row:
+        """When it was accepted; now, where that can't be."""
+        if isinstance(boot_id, str) and isinstance(boot, float) and isinstance(wall, float):
+            return boot_id, boot, wall
+        return self._clock.boot_id, self._clock.boot(), self._clock.wall()
 
     def _told(self) -> None:
         """The keys themselves are all there is."""

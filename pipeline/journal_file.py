@@ -6,7 +6,7 @@ outcome stand in the outbox. The outbox holds rows for the database until the da
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,17 +15,15 @@ import apsw
 import structlog
 
 from pipeline.clock import Clock
-from pipeline.events import Event, EventOutcome, Gap, Priority
+from pipeline.events import Event, EventOutcome, Priority
+from pipeline.journal_outbox import JournalOutbox
 from pipeline.journal_reserve import DiskReserve
-from pipeline.migrations import TABLES
-from pipeline.rows import alarm_row, analysis_row, dead_letter_row, event_from_row, gap_row, outcome_row, to_json
-from pipeline.uploader import OutboxRow
+from pipeline.rows import analysis_row, event_from_row, outcome_row, to_json
 from providers.base import Analysis
 
 DEATHS_MAX = 2
 _QUARANTINED = "quarantined: the daemon died twice while a worker had this event"
 _UNREADABLE = "the journal was damaged where this event stood"
-_DATA_CORRUPTED = "XX001"
 
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
@@ -54,12 +52,6 @@ SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY 
 _OLDEST = "SELECT boot_id, accepted_boot, accepted_wall FROM events ORDER BY number LIMIT 1"
 _LEASED = "SELECT event_id FROM events WHERE state = 'leased'"
 _OPEN_COUNT = "SELECT count(*) FROM events"  # without a condition: over the smallest index
-_OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox ORDER BY seq LIMIT ?"
-_DEAD_LETTERS = """
-SELECT seq, CAST(table_name AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB), failed_wall, CAST(body AS BLOB)
-FROM dead_letters ORDER BY seq LIMIT ?
-"""
-_RETRY = "DELETE FROM dead_letters WHERE seq = ? RETURNING CAST(table_name AS BLOB), CAST(body AS BLOB)"
 _COUNTS = """
 SELECT (SELECT count(*) FROM events WHERE state = 'captured'), (SELECT count(*) FROM events WHERE state = 'leased'),
        (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead_letters)
@@ -85,18 +77,6 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A row that the database refused. `failed_at` is Unix time."""
-
-    seq: int
-    table: str
-    sqlstate: str
-    reason: str
-    failed_at: float
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
 class Ending:
     """How an event ends, and the analysis that it ends with, if any."""
 
@@ -106,15 +86,13 @@ class Ending:
     analysis: Analysis | None = None
 
 
-class JournalFile:
-    """Every method is meant to run inside a transaction that the caller commits."""
+class JournalFile(JournalOutbox):
+    """The outbox, and the events from whose ends its rows come."""
 
     def __init__(
         self, connection: apsw.Connection, clock: Clock, quota_bytes: int, reserve: DiskReserve, site: str
     ) -> None:
-        self.connection = connection
-        self._site = site
-        self._clock = clock
+        super().__init__(connection, clock, site)
         self._quota_bytes = quota_bytes
         self._page_bytes = int(str(connection.pragma("page_size")))
         self._reserve = reserve
@@ -243,66 +221,9 @@ class JournalFile:
         self.finish(Ending(event_id, EventOutcome.SHED, reason))
         return event_id
 
-    def record_gap(self, gap: Gap) -> None:
-        self._send("gaps", to_json(gap_row(gap)))
-
-    def alarm(self, kind: str, message: str) -> None:
-        self._send("alarms", to_json(alarm_row(self._site, kind, message, self._clock.now())))
-
-    def outbox(self, limit_rows: int, limit_bytes: int) -> list[OutboxRow]:
-        """The oldest rows for the database: at least one if there is any, then as many as the limits allow."""
-        rows: list[OutboxRow] = []
-        size = 0
-        for row in self._outbox_rows(limit_rows):
-            size += len(row.body)
-            if rows and size > limit_bytes:
-                break
-            rows.append(row)
-        return rows
-
-    def _outbox_rows(self, limit_rows: int) -> Iterator[OutboxRow]:
-        """Bytes that are no text any more, the database may refuse; but of no table it would wait for ever."""
-        for seq, table, body in self._rows(_OUTBOX, (limit_rows,)):
-            row = OutboxRow(seq, _text(table), _text(body))
-            if row.table in TABLES:
-                yield row
-            else:
-                self.dead_letter(row, _DATA_CORRUPTED, "the journal was damaged where the name of its table stood")
-
-    def uploaded(self, seqs: Sequence[int]) -> None:
-        self.connection.executemany("DELETE FROM outbox WHERE seq=?", ((seq,) for seq in seqs))
-
-    def dead_letter(self, row: OutboxRow, sqlstate: str, reason: str) -> None:
-        """Move a row that the database refuses aside, and tell the database so in a row of its own."""
-        if not self.connection.execute("DELETE FROM outbox WHERE seq=? RETURNING 1", (row.seq,)).fetchall():
-            return
-        self.connection.execute(
-            "INSERT INTO dead_letters (table_name, body, sqlstate, reason, failed_wall) VALUES (?,?,?,?,?)",
-            (row.table, row.body, sqlstate, reason, self._clock.wall()),
-        )
-        if row.table != "dead_letters":
-            self._send(
-                "dead_letters", to_json(dead_letter_row(row.table, sqlstate, reason, row.body, self._clock.now()))
-            )
-
     def oldest_s(self) -> float:
         """The age of the event that was accepted first of those without an outcome; 0 when there is none."""
         return next((self._age_s(*accepted) for accepted in self._rows(_OLDEST)), 0.0)
-
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """The oldest of them."""
-        return [DeadLetter(*map(_text, row)) for row in self._rows(_DEAD_LETTERS, (limit,))]
-
-    def retry_dead_letters(self, seqs: Sequence[int] | None) -> int:
-        """Put these, or all, at the end of the outbox, and say how many there were."""
-        chosen = self._rows("SELECT seq FROM dead_letters") if seqs is None else [(seq,) for seq in seqs]
-        return sum(self._retry_dead_letter(seq) for [seq] in chosen)
-
-    def _retry_dead_letter(self, seq: int) -> bool:
-        found = self._rows(_RETRY, (seq,))
-        for table, body in found:
-            self._send(_text(table), _text(body))
-        return bool(found)
 
     def counts(self) -> dict[str, int]:
         """How much is where."""
@@ -312,18 +233,7 @@ class JournalFile:
         """0 where the journal has no times any more."""
         return self._clock.age_s(boot_id, boot, wall) if isinstance(boot, float) and isinstance(wall, float) else 0.0
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        return self.connection.execute(query, values).fetchall()
-
-    def _send(self, table: str, body: str) -> None:
-        self.connection.execute("INSERT INTO outbox (table_name, body) VALUES (?,?)", (table, body))
-
 
 def _class_of(priority: Any) -> Priority:
     """The least urgent where the journal has no class any more, or one that there is none of."""
     return Priority(priority) if priority in Priority.__members__.values() else Priority.LOW
-
-
-def _text(value: Any) -> Any:
-    """Text that was read as bytes: SQLite has no checksums, and what is damaged of it must not hold up the rest."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

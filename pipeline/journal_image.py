@@ -144,9 +144,6 @@ class _ImageFile(apsw.VFSFile):
     def xSectorSize(self) -> int:  # noqa: N802
         return 4096
 
-    def xCheckReservedLock(self) -> bool:  # noqa: N802
-        return False
-
     def xLock(self, level: int) -> None:  # noqa: N802
         pass
 

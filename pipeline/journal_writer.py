@@ -6,24 +6,19 @@ waits for it. The first error of the disk itself ends the thread: after it nothi
 """
 
 import asyncio
-import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import apsw
 import structlog
 
+from pipeline.journal_commands import Command, JournalCommands
 from pipeline.journal_errors import JournalError, JournalFullError, is_corruption, is_full
 from pipeline.journal_file import JournalFile
 from pipeline.journal_reserve import DiskReserve
 from pipeline.journal_schema import close_as_it_is, suspect
-
-GROUP_MAX = 256
-"""Commands in one transaction at most, so that no one waits for a transaction without end."""
 
 CHECKPOINT_PAGES = 1000
 """Of the write-ahead log, after which it is worked into the file. SQLite would do that by itself, but would tell
@@ -35,7 +30,8 @@ QUIET_S = 5.0
 RETRY_S = 1.0
 """How often what found no room is tried again."""
 
-LARGE_LOG_BYTES = 4 * 2**20
+LARGE_LOG_PAGES = 500
+"""A log's file that has grown to this is cut when there is time."""
 
 BEYOND_QUOTA_PAGES = 1000
 """What makes room may take so much to do it."""
@@ -43,88 +39,36 @@ BEYOND_QUOTA_PAGES = 1000
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, eq=False)
-class Command:
-    """`patient`: where there is no room for it, it waits. `done` is None where nobody waits for the result."""
-
-    run: Callable[[JournalFile], Any]
-    done: asyncio.Future[Any] | None
-    patient: bool = True
-    waits_for_room: bool = False
-    result: Any = None
-    error: Exception | None = None
-
-
 class JournalWriter:
-    """`run` is the thread's life; all else is for the event loop."""
+    """`run` is the thread's life; but for what the first lines of __init__ make, all here is the thread's own."""
 
     def __init__(self, path: Path, file: JournalFile, reserve: DiskReserve, loop: asyncio.AbstractEventLoop) -> None:
+        self.commands = JournalCommands(loop)
+        self.has_outbox = asyncio.Event()
+        self.failed: asyncio.Future[None] = loop.create_future()
         self._path = path
         self._file = file
         self._reserve = reserve
-        self._loop = loop
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        self._owed: dict[asyncio.Future[Any], float] = {}
-        self._ended: JournalError | None = None
-        self.has_outbox = asyncio.Event()
-        self.failed: asyncio.Future[None] = loop.create_future()
-        # From here on the thread's own:
         self._waiting_for_room: list[Command] = []
         self._most_pages = int(str(file.connection.pragma("max_page_count")))
         self._log_pages = 0
+        self._log_file_pages = 0
         self._is_untidy = False
         self._is_disk_full = False
         self._looked_s = time.monotonic()
-
-    def give(self, run: Callable[[JournalFile], Any], patient: bool) -> asyncio.Future[Any]:
-        """Answered after the commit. Fails with JournalError at once when the thread has ended."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-        self._owed[done] = time.monotonic()
-        done.add_done_callback(self._not_owed)
-        self._commands.put(Command(run, done, patient))
-        if self._ended:  # what was put before the thread ended it fails itself; this may have come after
-            _fail([done], self._ended)
-        return done
-
-    def close(self) -> None:
-        """The thread ends after what was asked before."""
-        self._commands.put(None)
-
-    def oldest_command_s(self) -> float:
-        """For how long the thread has owed an answer; 0 when it owes none, or only to what waits for room."""
-        return time.monotonic() - next(iter(self._owed.values())) if self._owed else 0.0
-
-    def _not_owed(self, done: asyncio.Future[Any]) -> None:
-        self._owed.pop(done, None)
 
     def run(self) -> None:
         group: list[Command] | None = []
         self._file.connection.set_wal_hook(self._note_log_pages)
         try:
-            while (group := self._next_group()) is not None:
+            while (group := self.commands.next_group(self._patience_s())) is not None:
                 self._commit(group)
                 self._keep_house(is_quiet=not group)
         except Exception as error:  # noqa: BLE001 - a journal that fails ends the daemon, whatever it was
             self._break(group or [], error)
         else:
-            self._end([], JournalError("the journal is closed"))
+            self.commands.end(self._waiting_for_room, JournalError("the journal is closed"))
             self._file.connection.close()
-
-    def _next_group(self) -> list[Command] | None:
-        """Wait for one command, take all that came meanwhile. Empty: it is time to look around. None: the end."""
-        group: list[Command] = []
-        try:
-            command = self._commands.get(timeout=self._patience_s())
-        except queue.Empty:
-            return []
-        while command is not None:
-            group.append(command)
-            if len(group) == GROUP_MAX or self._commands.empty():
-                return group
-            command = self._commands.get()
-        if group:
-            self._commands.put(None)  # first what was asked before the end, then the end
-        return group or None
 
     def _patience_s(self) -> float | None:
         if self._waiting_for_room:
@@ -135,7 +79,7 @@ class JournalWriter:
         if not group:
             return
         self._carry_out(group)
-        self._answer(group)
+        self.commands.answer(group)
         self._is_untidy = True
         if self._log_pages >= CHECKPOINT_PAGES and not self._checkpoint():
             self._make_room()
@@ -188,19 +132,14 @@ class JournalWriter:
         finally:
             db.pragma("max_page_count", most)
 
-    def _answer(self, group: Sequence[Command]) -> None:
-        self._loop.call_soon_threadsafe(_settle, [command for command in group if not command.waits_for_room])
-        for command in group:
-            if command.waits_for_room and command.done:
-                self._loop.call_soon_threadsafe(self._not_owed, command.done)
-
     def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._log_pages = pages
+        self._log_file_pages = max(self._log_file_pages, pages)
         return apsw.SQLITE_OK
 
     def _checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> bool:
         """Work the log into the file, so that it starts anew. False: there was nothing in it, or no room."""
-        if not self._log_pages:
+        if not self._log_pages and mode == apsw.SQLITE_CHECKPOINT_PASSIVE:
             return False
         try:
             self._file.connection.wal_checkpoint(mode=mode)
@@ -254,53 +193,22 @@ class JournalWriter:
             for command in waiting:
                 command.waits_for_room = False
             self._carry_out(waiting)
-            self._answer(waiting)
-            self._loop.call_soon_threadsafe(self.has_outbox.set)
+            self.commands.answer(waiting)
+            self.commands.say(self.has_outbox)
 
     def _tidy_up(self) -> None:
         """A large log is made small, but not on a full disk, where its room would be lost to others."""
         self._is_untidy = False
-        if not self._is_disk_full and _size_of_log(self._path) >= LARGE_LOG_BYTES:
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        is_large = self._log_file_pages >= LARGE_LOG_PAGES and not self._is_disk_full
+        if is_large and self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE):
+            self._log_file_pages = 0
 
     def _break(self, group: Iterable[Command], error: Exception) -> None:
         """Nothing more is written, not even what SQLite would at the close: the next start reads what is there."""
         if is_corruption(error):
             suspect(self._path, str(error))
         broken = JournalError(f"the journal failed: {error}")
-        self._loop.call_soon_threadsafe(_fail, [self.failed], broken)
-        self._end(group, broken)
+        self.commands.fail([self.failed], broken)
+        self.commands.end([*group, *self._waiting_for_room], broken)
         with suppress(apsw.Error):
             close_as_it_is(self._file.connection)
-
-    def _end(self, group: Iterable[Command], error: JournalError) -> None:
-        """From now on every command fails, those that are under way included."""
-        self._ended = error
-        left = [*group, *self._waiting_for_room]
-        while not self._commands.empty():
-            if command := self._commands.get():
-                left.append(command)
-        self._loop.call_soon_threadsafe(_fail, [command.done for command in left if command.done], error)
-
-
-def _size_of_log(path: Path) -> int:
-    try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _settle(group: Iterable[Command]) -> None:
-    for command in group:
-        if command.done is None or command.done.done():
-            continue  # whoever asked was cancelled; the command was carried out all the same
-        if command.error:
-            command.done.set_exception(command.error)
-        else:
-            command.done.set_result(command.result)
-
-
-def _fail(waiting: Iterable[asyncio.Future[Any]], error: JournalError) -> None:
-    for done in waiting:
-        if not done.done():
-            done.set_exception(error)

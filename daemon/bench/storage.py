@@ -19,7 +19,7 @@ from pipeline.clock import Moment
 from pipeline.events import Event, EventKind, Priority
 from pipeline.identity import fresh_id
 from pipeline.journal import JournalSettings, open_journal
-from pipeline.journal_writer import GROUP_MAX
+from pipeline.journal_commands import GROUP_MAX
 from pipeline.rows import event_row, to_json
 from pipeline.store import DatabaseSettings, open_store
 from pipeline.uploader import OutboxRow, Uploader

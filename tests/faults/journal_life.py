@@ -10,7 +10,8 @@ from uuid import UUID
 from pipeline.clock import Clock
 from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.journal import Journal
-from pipeline.journal_file import DeadLetter, Ending
+from pipeline.journal_file import Ending
+from pipeline.journal_outbox import DeadLetter
 from pipeline.rows import alarm_row, analysis_row, dead_letter_row, gap_row, outcome_row, to_json
 from pipeline.uploader import OutboxRow
 from tests.faults import ledger

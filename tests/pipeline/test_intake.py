@@ -13,7 +13,9 @@ from pipeline.events import Event, EventOutcome, Gap, Priority
 from pipeline.identity import fresh_id
 from pipeline.intake import Intake
 from pipeline.journal import Journal, JournalSettings, open_journal
+from pipeline.journal_errors import JournalFullError
 from pipeline.open_events import OpenEvents
+from pipeline.owed_gaps import OwedGaps
 from pipeline.queue import EventQueue, QueueSettings
 from tests.pipeline.full_disk import without_room
 from tests.pipeline.makers import COUNT, NOW, an_event
@@ -108,6 +110,22 @@ async def test_what_a_full_journal_sheds_leaves_the_queue_and_is_no_longer_open(
         assert [log["event"] for log in logs].count("queue.shedding") == 1
 
 
+async def test_an_event_that_is_itself_the_least_urgent_is_accepted_and_shed_at_once(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, JournalSettings(quota_mb=16)) as journal:
+        queue = EventQueue(QueueSettings())
+        intake = Intake(journal, queue, lambda _: (COUNT,))
+        assert await intake.event(low := an_event(Priority.LOW, jpeg=b"x" * 17_000_000))
+        assert [row["event_id"] for row in await rows(journal, "outcomes")] == [str(low.id)]
+        assert (len(queue), intake.open.count) == (0, 0)
+
+
+async def test_a_start_that_finds_nothing_says_nothing(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as (intake, queue, journal):
+        with capture_logs() as logs:
+            await intake.resume(await journal.recover())
+        assert (logs, len(queue)) == ([], 0)
+
+
 async def test_a_flood_of_the_most_urgent_is_bounded_in_memory_and_each_one_ends_as_a_row(tmp_path: Path) -> None:
     """Case 45: ten thousand at once, all critical; the oldest make room."""
     async with an_intake(tmp_path, limit=100) as (intake, queue, journal):
@@ -167,3 +185,24 @@ async def test_what_a_worker_holds_is_held_until_it_lets_go_whatever_happens() -
 def refusable(camera: str, minute: int) -> Event:
     at = NOW + timedelta(minutes=minute)
     return an_event(camera=camera, captured_at=at, detected_at=at + timedelta(seconds=1), jpeg=BIG)
+
+
+async def test_gaps_that_find_no_room_again_go_on_waiting_in_their_order() -> None:
+    owed = OwedGaps()
+    told: list[Gap] = []
+    gaps = [Gap(fresh_id(), "test", "yard", NOW, NOW, str(number)) for number in range(3)]
+    for gap in gaps:
+        owed.later(gap)
+    room = 1
+
+    async def record(gap: Gap) -> None:
+        if len(told) == room:
+            raise JournalFullError
+        await owed.settle(record)  # another event comes in the meantime: this is under way already
+        told.append(gap)
+
+    await owed.settle(record)
+    assert told == gaps[:1]
+    room = 3
+    await owed.settle(record)
+    assert told == gaps

@@ -161,6 +161,54 @@ async def test_a_refused_row_is_put_aside_and_told_in_a_row_of_its_own(tmp_path:
         assert (await journal.counts())["dead_letters"] == 1
 
 
+async def test_a_row_that_is_gone_is_not_put_aside_and_no_letter_is_about_a_letter(tmp_path: Path) -> None:
+    async with with_journal(tmp_path) as journal:
+        await journal.accept(an_event())
+        [row] = await journal.outbox(1, 10**6)
+        await journal.dead_letter(row, "22P05", "")
+        await journal.dead_letter(row, "22P05", "")
+        [letter] = await journal.outbox(9, 10**6)
+        await journal.dead_letter(letter, "22P05", "")
+        assert await journal.outbox(9, 10**6) == []
+        assert [each.table for each in await journal.dead_letters(9)] == ["events", "dead_letters"]
+
+
+async def test_dead_letters_go_back_to_the_outbox_by_number_or_all_of_them(tmp_path: Path) -> None:
+    async with with_journal(tmp_path) as journal:
+        for _ in range(3):
+            await journal.accept(an_event())
+        sent = await journal.outbox(9, 10**6)
+        for row in sent:
+            await journal.dead_letter(row, "22P05", "refused")
+        first, second, third = await journal.dead_letters(9)
+        assert await journal.retry_dead_letters([second.seq, 77]) == 1
+        assert await journal.retry_dead_letters([second.seq]) == 0
+        assert await journal.retry_dead_letters(None) == 2
+        bodies = [row.body for row in await journal.outbox(99, 10**6) if row.table == "events"]
+        assert bodies == [second.body, first.body, third.body]
+        assert (await journal.counts())["dead_letters"] == 0
+
+
+async def test_whoever_waits_for_rows_hears_of_the_first(tmp_path: Path) -> None:
+    async with with_journal(tmp_path) as journal:
+        assert await journal.outbox(9, 10**6) == []
+        waiting = asyncio.ensure_future(journal.wait_outbox())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await journal.accept(an_event())
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_the_oldest_event_is_as_old_as_it_is(tmp_path: Path) -> None:
+    clock = BootClock("a", 100, 10_000)
+    async with open_journal(tmp_path, JournalSettings(), clock) as journal:
+        assert await journal.oldest_s() == 0.0
+        await journal.accept(an_event())
+        clock.boot_s += 5
+        await journal.accept(an_event())
+        assert await journal.oldest_s() == 5.0
+
+
 async def test_one_bad_command_leaves_the_others_of_its_commit_alone(tmp_path: Path) -> None:
     event = an_event()
     async with with_journal(tmp_path) as journal:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import journal_open
 from pipeline.journal import JournalSettings, open_journal
 from pipeline.journal_errors import JournalError
 from tests.pipeline.makers import an_event
@@ -201,3 +202,29 @@ except JournalError as error:
         env={**os.environ, "CODE": code},
     )
     assert ran.stdout == f"{tmp_path / 'lock'}: Read-only file system\n"
+
+
+@needs_root
+async def test_root_does_not_use_a_journal_of_a_user_to_whom_not_even_the_folder_belongs(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").touch(0o600)
+    os.chown(tmp_path / "journal.db", SOMEBODY, SOMEBODY)
+    line = f"belongs to {SOMEBODY}, and lva runs as root; run: sudo chown root {tmp_path / 'journal.db'}"
+    assert (await refused(tmp_path)).endswith(line)
+
+
+async def test_a_log_that_can_not_be_read_is_a_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "journal.db-wal").mkdir()
+    assert "journal.db-wal" in await refused(tmp_path)
+
+
+async def test_a_folder_whose_names_can_not_be_synced_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Path) -> None:
+        raise OSError(5, "Input/output error", str(tmp_path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_open, "sync_names", broken)
+        assert await refused(tmp_path) == f"{tmp_path}: Input/output error"
+    async with open_journal(tmp_path, JournalSettings()) as journal:
+        await journal.accept(an_event())

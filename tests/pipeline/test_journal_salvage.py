@@ -192,6 +192,63 @@ async def test_a_page_that_is_gone_takes_only_what_stood_on_it(tmp_path: Path, s
     assert all_failed
 
 
+async def test_a_page_that_the_disk_does_not_give_is_a_page_that_is_gone(
+    tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector: the disk says so, each time."""
+    folder = sample.write(tmp_path / "sector")
+    mark_of(folder / "journal.db").write_text("told to")
+    read, bad = os.pread, len(sample.main) // PAGE_BYTES - 2
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        if offset == bad * PAGE_BYTES:
+            raise OSError(5, "Input/output error")
+        return read(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    found = await found_in(folder)
+    assert len(found.open) + len(found.failed) == OPEN
+    assert len(found.failed) <= 20
+    assert set(found.open) | found.failed == set(sample.open)
+
+
+async def test_between_two_damaged_pages_of_a_table_the_rows_are_looked_for_one_by_one(
+    tmp_path: Path, sample: Sample
+) -> None:
+    folder = sample.write(tmp_path / "between")
+    with apsw.Connection(str(folder / "journal.db")) as connection:
+        leaves = [
+            page
+            for [page] in connection.execute(
+                "SELECT pageno FROM dbstat WHERE name = 'outbox' AND pagetype = 'leaf' ORDER BY path"
+            )
+        ]
+    connection.close()
+    assert len(leaves) > 4
+    main = bytearray(sample.main)
+    for page in (leaves[1], leaves[-2]):
+        main[(page - 1) * PAGE_BYTES : page * PAGE_BYTES] = bytes(PAGE_BYTES)
+    (folder / "journal.db").write_bytes(bytes(main))
+    _, rows = readable(folder)
+    assert len(rows) > len(sample.rows) // 2
+    assert rows <= (await found_in(folder)).rows
+
+
+async def test_a_salvage_reads_a_good_log_as_sqlite_would(tmp_path: Path, in_the_log: Sample) -> None:
+    folder = in_the_log.write(tmp_path / "suspect")
+    mark_of(folder / "journal.db").write_text("told to")
+    found = await found_in(folder)
+    assert (found.open, found.rows >= in_the_log.rows, len(found.alarms)) == (in_the_log.open, True, 1)
+
+
+async def test_an_event_whose_description_a_salvage_can_not_read_has_failed(tmp_path: Path, sample: Sample) -> None:
+    folder = await changed(tmp_path / "changed", sample, "UPDATE events SET body = 'nonsense' WHERE number = 1")
+    mark_of(folder / "journal.db").write_text("told to")
+    found = await found_in(folder)
+    assert found.failed == {next(iter(sample.open))}
+    assert "1 events lost their picture or description" in found.alarms[0]["message"]
+
+
 async def test_without_its_first_page_everything_else_is_still_read(tmp_path: Path, sample: Sample) -> None:
     """Header and list of tables, without which SQLite reads nothing."""
     folder = sample.write(tmp_path / "headless", os.urandom(PAGE_BYTES) + sample.main[PAGE_BYTES:])

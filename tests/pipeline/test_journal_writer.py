@@ -1,6 +1,7 @@
 """The journal's thread: what it answers, what it does when the disk fails, and what it does when nobody asks."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import Any
 
 import apsw
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline import journal_writer
-from pipeline.events import EventOutcome
+from pipeline.events import EventOutcome, Priority
 from pipeline.journal import JournalSettings, open_journal
 from pipeline.journal_errors import JournalError, JournalFullError
 from pipeline.journal_file import Ending
+from pipeline.journal_reserve import DiskReserve
 from tests.pipeline.full_disk import without_room
 from tests.pipeline.makers import an_event
 
@@ -31,6 +34,12 @@ class FailingDisk(apsw.VFS):
         self.failing: dict[str, int] = {}
         """What fails, and how often it does before it works again: as a kernel reports a lost write only once."""
         self.calls: list[str] = []
+        self.full_files: set[str] = set()
+        """There is no room for more in these."""
+        self.errno = errno.EIO
+
+    def xGetLastError(self) -> tuple[int, str]:  # noqa: N802
+        return self.errno, "told to"
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:  # noqa: N802 - SQLite's name, as all of these
         return _FailingFile(self, name, flags)
@@ -50,6 +59,7 @@ class _FailingFile(apsw.VFSFile):
     def __init__(self, disk: FailingDisk, name: Any, flags: list[int]) -> None:
         super().__init__("", name, flags)
         self._disk = disk
+        self._name = Path(name.filename() if isinstance(name, apsw.URIFilename) else str(name)).name
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         self._disk.called("sync")
@@ -57,6 +67,12 @@ class _FailingFile(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         self._disk.called("write")
+        if self._name in self._disk.full_files:
+            if self._disk.errno != errno.EDQUOT:
+                raise apsw.FullError("told to")
+            error = apsw.IOError("told to")
+            error.extendedresult = apsw.SQLITE_IOERR_WRITE  # type: ignore[attr-defined]
+            raise error
         super().xWrite(data, offset)
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
@@ -204,7 +220,7 @@ async def test_a_large_log_is_made_small_when_nobody_asks_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_writer, "QUIET_S", 0.05)
-    monkeypatch.setattr(journal_writer, "LARGE_LOG_BYTES", 100_000)
+    monkeypatch.setattr(journal_writer, "LARGE_LOG_PAGES", 12)
     log = tmp_path / "journal.db-wal"
     async with open_journal(tmp_path, JournalSettings(reserve_mb=0)) as journal:
         await journal.accept(an_event(jpeg=b"x" * 200_000))
@@ -258,3 +274,124 @@ async def test_a_quota_that_is_used_up_does_not_stop_a_reader(tmp_path: Path) ->
         async with without_room(journal):
             assert (await journal.counts())["waiting"] == 1
             assert len(await journal.outbox(1, 10**6)) == 1
+
+
+class ADisk:
+    """As full as the test says. SQLite finds no room while `without_room` lasts; the free bytes are what is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free_mb: int = 1000) -> None:
+        self.free_mb = free_mb
+        monkeypatch.setattr(DiskReserve, "free_bytes", lambda _: self.free_mb * 2**20)
+        monkeypatch.setattr(journal_writer, "QUIET_S", 0.02)
+        monkeypatch.setattr(journal_writer, "RETRY_S", 0.02)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another thread's work
+            await asyncio.sleep(0.005)
+
+
+SMALL = JournalSettings(reserve_mb=1, floor_mb=10)
+
+
+async def test_on_a_full_disk_the_reserve_is_given_up_and_made_again_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 19, as told by numbers; `test_journal_disk.py` has the disk itself."""
+    disk = ADisk(monkeypatch)
+    with capture_logs() as logs:
+        async with open_journal(tmp_path, SMALL) as journal:
+            await until((tmp_path / "reserve").exists)
+            await journal.accept(event := an_event())
+            async with without_room(journal):
+                disk.free_mb = 0
+                with pytest.raises(JournalFullError):
+                    await journal.accept(an_event(jpeg=b"x" * 50_000))
+                assert not (tmp_path / "reserve").exists()
+                waits = asyncio.ensure_future(journal.finish([Ending(event.id, EventOutcome.FAILED, "x" * 16_000)]))
+                await until(lambda: journal._writer._waiting_for_room)
+                await until(lambda: journal.oldest_command_s() == 0)
+                await journal.counts()
+                assert not waits.done()
+                disk.free_mb = 11
+            assert await asyncio.wait_for(waits, 10) == [True]
+            await until((tmp_path / "reserve").exists)
+            assert "journal.disk_ok" not in [log["event"] for log in logs]
+            disk.free_mb = 1000
+            await until(lambda: "journal.disk_ok" in [log["event"] for log in logs])
+            kinds = [row.table for row in await journal.outbox(99, 10**6)]
+    assert kinds.count("alarms") == 1
+    assert [log["event"] for log in logs] == ["journal.disk_full", "journal.disk_ok"]
+
+
+async def test_below_the_floor_an_event_takes_the_room_of_less_urgent_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = ADisk(monkeypatch)
+    with capture_logs() as logs:
+        async with open_journal(tmp_path, SMALL) as journal:
+            await until((tmp_path / "reserve").exists)
+            low = [an_event(Priority.LOW, jpeg=b"x" * 50_000) for _ in range(4)]
+            for event in low:
+                await journal.accept(event)
+            disk.free_mb = 9
+            accepted = await journal.accept(an_event(Priority.HIGH, jpeg=b"x" * 50_000))
+            assert (accepted.new, accepted.shed[0]) == (True, low[0].id)
+            assert not (await journal.accept(an_event(Priority.LOW, jpeg=b"x" * 500_000))).new
+            assert (tmp_path / "reserve").exists()
+            disk.free_mb = 1000
+            assert (await journal.accept(an_event(Priority.LOW))).shed == ()
+    assert [log["event"] for log in logs].count("journal.disk_full") == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_log_that_finds_no_room_in_the_file_is_worked_in_once_the_reserve_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = ADisk(monkeypatch)
+    monkeypatch.setattr(journal_writer, "CHECKPOINT_PAGES", 5)
+    with a_failing_disk() as failing:
+        async with open_journal(tmp_path, SMALL, vfs=failing.name) as journal:
+            await until((tmp_path / "reserve").exists)
+            checkpoint = journal._writer._checkpoint
+
+            def no_room_at_first(*arguments: Any) -> bool:
+                """While the reserve is there, somebody else has the rest."""
+                if (tmp_path / "reserve").exists():
+                    disk.free_mb = 0
+                    failing.full_files = {"journal.db"}
+                else:
+                    failing.full_files = set()
+                return checkpoint(*arguments)
+
+            monkeypatch.setattr(journal._writer, "_checkpoint", no_room_at_first)
+            await journal.accept(an_event(jpeg=b"x" * 100_000))
+            await until(lambda: not (tmp_path / "reserve").exists())
+            await until(lambda: not journal._writer._log_pages)
+            assert len(await journal.waiting()) == 1
+            disk.free_mb = 1000
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_disk_quota_that_is_exceeded_is_a_full_disk_and_not_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EDQUOT, which SQLite calls an error of the disk: the system's own word says which it was."""
+    disk = ADisk(monkeypatch, free_mb=0)
+    with a_failing_disk() as failing:
+        async with open_journal(tmp_path, JournalSettings(reserve_mb=0, floor_mb=0), vfs=failing.name) as journal:
+            await journal.accept(an_event())
+            failing.full_files, failing.errno = {"journal.db-wal"}, errno.EDQUOT
+            with pytest.raises(JournalFullError):
+                await journal.accept(an_event())
+            failing.full_files, disk.free_mb = set(), 1000
+            assert (await journal.accept(an_event())).new
+
+
+async def test_a_journal_that_fails_while_it_is_being_closed_is_closed(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, JournalSettings()) as journal:
+        failing = asyncio.ensure_future(journal._do(lambda _: 1 / 0))
+        await asyncio.sleep(0)
+    with pytest.raises(JournalError, match="division"):
+        await failing

@@ -204,3 +204,19 @@ def test_what_came_at_the_same_moment_is_served_class_by_class_in_the_order_of_c
         assert await queue.take(100, linger_s=0) == in_order
 
     asyncio.run(run())
+
+
+async def test_a_batch_that_finds_no_company_goes_alone() -> None:
+    queue = a_queue()
+    alone = offer(queue, Priority.LOW)
+    assert await asyncio.wait_for(queue.take(2, linger_s=0.01), 5) == [alone]
+
+
+def test_a_queue_says_what_time_it_is_by_its_own_clock() -> None:
+    assert a_queue(FakeClock()).now_s() == 1000.0
+
+
+def test_a_queue_says_how_many_wait_by_class() -> None:
+    queue = a_queue()
+    offer(queue, Priority.LOW)
+    assert queue.depth() == {"critical": 0, "high": 0, "medium": 0, "low": 1}
