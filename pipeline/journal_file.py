@@ -28,6 +28,9 @@ _UNREADABLE = "the journal was damaged where this event stood"
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
 
+_CLASSES: dict[Any, Priority] = {int(priority): priority for priority in Priority}
+"""Damage may have made another number of it; then it is the least urgent."""
+
 log = structlog.get_logger()
 
 _WAITING = """
@@ -161,7 +164,7 @@ class JournalFile(JournalOutbox):
     def waiting(self) -> list[Waiting]:
         """Every event that waits, oldest first."""
         return [
-            Waiting(UUID(bytes=key), _class_of(priority), self._age_s(*accepted))
+            Waiting(UUID(bytes=key), _CLASSES.get(priority, Priority.LOW), self._age_s(*accepted))
             for key, priority, *accepted in self._rows(_WAITING)
         ]
 
@@ -232,8 +235,3 @@ class JournalFile(JournalOutbox):
     def _age_s(self, boot_id: Any, boot: Any, wall: Any) -> float:
         """0 where the journal has no times any more."""
         return self._clock.age_s(boot_id, boot, wall) if isinstance(boot, float) and isinstance(wall, float) else 0.0
-
-
-def _class_of(priority: Any) -> Priority:
-    """The least urgent where the journal has no class any more, or one that there is none of."""
-    return Priority(priority) if priority in Priority.__members__.values() else Priority.LOW

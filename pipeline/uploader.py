@@ -137,8 +137,7 @@ class Uploader:
     async def _send(self, rows: list[OutboxRow]) -> BaseException | None:
         """None when they arrived or were put aside, else what stood in the way."""
         try:
-            with self.progress.at_work():
-                await self._settle(await self._deliver(rows), len(rows))
+            await self._settle(await self._deliver(rows), len(rows))
         except (*DATABASE_ERRORS, DatabaseUnusableError) as error:
             await self._on_failure(error)
             return error
@@ -149,7 +148,8 @@ class Uploader:
         """Send the rows; where some are to blame themselves, find them by halving, and return them."""
         began_s = time.monotonic()
         try:
-            await self._store.insert(rows)
+            with self.progress.at_work():  # not while the journal has no room: that is the disk's doing
+                await self._store.insert(rows)
         except DATABASE_ERRORS as error:
             if classify(error) not in (ErrorClass.ROW, ErrorClass.DRIFT):
                 raise
