@@ -149,6 +149,15 @@ async def test_a_dropped_database_that_comes_back_empty_gets_its_tables(
     assert await connection.fetchval("SELECT count(*) FROM events") == 2
 
 
+async def test_a_row_for_a_table_that_this_version_has_not_keeps_everything(
+    database: str, outbox: MemoryOutbox
+) -> None:
+    outbox.put(("weather", "{}"), *events(1))
+    async with uploading(database, outbox) as uploader:
+        await refused(uploader, "has no table 'weather'")
+    assert len(outbox.rows) == 2
+
+
 async def test_a_wrong_database_name_keeps_everything(database: str, outbox: MemoryOutbox) -> None:
     outbox.put(*events(1))
     async with uploading(database.replace("/test_", "/missing_"), outbox) as uploader:

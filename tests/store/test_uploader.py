@@ -3,9 +3,10 @@ import random
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.store import open_store
-from pipeline.uploader import Uploader
+from pipeline.uploader import PUZZLING_ALARM_AFTER, Uploader
 from tests.faults.proxy import a_proxy
 from tests.store.outbox import MemoryOutbox, event_body, events, whole_event
 from tests.store.sending import QUICK, in_trouble, settings_for, uploading
@@ -164,6 +165,24 @@ async def test_a_batch_that_takes_too_long_is_halved_until_it_passes(
     async with uploading(database, outbox):
         await outbox.wait_empty()
     assert await count(connection) == 200
+
+
+async def test_an_error_that_nothing_is_known_about_is_tried_again_and_told_when_it_lasts(
+    database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
+) -> None:
+    await connection.execute("""
+        CREATE FUNCTION puzzle() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'nobody knows' USING ERRCODE = 'XX000'; END $$;
+        CREATE TRIGGER puzzle BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION puzzle();
+    """)
+    outbox.put(*events(3))
+    with capture_logs() as logs:
+        async with uploading(database, outbox) as uploader:
+            await in_trouble(uploader, PUZZLING_ALARM_AFTER + 2)
+            await connection.execute("DROP TRIGGER puzzle ON events")
+            await outbox.wait_empty()
+    assert [line["event"] for line in logs] == ["upload.interrupted", "upload.keeps_failing", "upload.resumed"]
+    assert await count(connection) == 3
 
 
 async def test_too_many_connections_are_waited_out(
