@@ -9,7 +9,7 @@ LOCKED := $(if $(filter 0,$(MODELS)),dev,models)
 REAL_CLIP := ../shared/media/pets09-s2l1.mp4
 REAL_MODEL := ../shared/models/yolo11n-person.onnx
 
-.PHONY: demo test check faults soak bench install uninstall systemd-test format lock clean
+.PHONY: demo test check faults soak coverage bench install uninstall systemd-test format lock clean
 
 demo: .venv/base
 	@$(BIN)/python -m daemon.demo
@@ -34,6 +34,12 @@ check: .venv/$(LOCKED)
 faults: .venv/$(LOCKED)
 	@deploy/system-packages.sh test
 	$(BIN)/pytest -m "faults or not faults" -o timeout=3600 tests/faults
+
+# That no branch of the core is without a test; pyproject.toml says what the core is.
+coverage: .venv/$(LOCKED)
+	@deploy/system-packages.sh test
+	$(BIN)/coverage run -m pytest tests/pipeline tests/store tests/providers
+	$(BIN)/coverage report
 
 # On the real street video where it is at hand, else on the bundled clip.
 bench: .venv/$(LOCKED)

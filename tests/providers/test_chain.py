@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from providers.base import Failure, Outcome, Request
+from providers.base import Failure, Outcome, ProviderError, Request
 from providers.chain import ProviderChain
 from providers.open import open_providers
 from providers.settings import DetectionsSettings, OllamaSettings, ProviderSettings
@@ -96,6 +96,21 @@ async def test_the_useful_batch_is_that_of_the_first_who_is_up() -> None:
 async def test_the_probe_names_all_who_answer() -> None:
     chain = chain_of(Fake("a"), Fake("b", probe_fails=failed(Failure.AUTH)), Fake("c"))
     assert await chain.probe() == "a: fine; c: fine"
+
+
+async def test_a_probe_that_nobody_answers_says_why_for_each() -> None:
+    chain = chain_of(Fake("a", probe_fails=failed(Failure.AUTH)), Fake("b", probe_fails=failed(Failure.TIMEOUT)))
+    with pytest.raises(ProviderError, match=r"a: auth: as told; b: timeout: as told") as raised:
+        await chain.probe()
+    assert [one.failure for one in raised.value.attempts] == [Failure.AUTH, Failure.TIMEOUT]
+
+
+async def test_a_chain_of_nobody_says_so() -> None:
+    chain = chain_of()
+    [outcome] = await chain.analyze([a_request()])
+    assert failure(outcome) is Failure.UNAVAILABLE
+    assert "no provider is configured" in error(outcome).message
+    assert (chain.pictures_at_once, chain.wait_s) == (1, 0.0)
 
 
 async def test_the_stats_come_in_the_chains_order() -> None:

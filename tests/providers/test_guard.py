@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from providers.base import Failure, Outcome, Request
+from providers.base import Failure, Outcome, ProviderError, Request
 from providers.budget import MoneyBudget
 from providers.guard import Guarded, Limits
 from tests.providers.fakes import Clock, Fake, an_answer, failed, guarded
@@ -163,6 +163,25 @@ async def test_what_needs_a_person_is_parked_until_a_probe_succeeds(cause: Failu
     fake.failing = fake.probe_fails = None
     analysis(await provider.ask(a_request()))
     assert provider.state == "up"
+
+
+async def test_a_probe_that_is_asked_for_ends_a_parking_at_once() -> None:
+    fake = Fake(failing=failed(Failure.AUTH))
+    provider = guarded(fake, Clock())
+    await ask_times(provider, 1)
+    assert provider.state == "parked"
+    assert await provider.probe() == "fine"
+    assert provider.state == "up"
+
+
+async def test_a_probe_that_hangs_is_cut_off_at_the_deadline() -> None:
+    class Silent(Fake):
+        async def probe(self) -> str:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    with pytest.raises(ProviderError, match=r"no answer within 0\.01 s"):
+        await guarded(Silent(), Clock(), timeout_s=0.01).probe()
 
 
 async def test_bad_requests_in_a_row_are_not_about_the_pictures() -> None:

@@ -71,6 +71,16 @@ async def test_flush_sends_what_waits_and_says_if_it_could(database: str, outbox
     assert outbox.rows
 
 
+async def test_flush_ends_at_what_the_database_refuses(
+    database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
+) -> None:
+    await connection.execute("ALTER TABLE events RENAME TO away")
+    outbox.put(*events(1))
+    async with open_store(settings_for(database)) as store:
+        assert not await Uploader(outbox, store).flush()
+    assert outbox.rows
+
+
 async def test_a_database_that_is_away_loses_nothing(
     database: str, connection: asyncpg.Connection, outbox: MemoryOutbox
 ) -> None:
