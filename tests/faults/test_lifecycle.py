@@ -3,6 +3,7 @@ configuration. The service manager is harness N; `make systemd-test` does the sa
 
 import json
 import signal
+import socket
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,10 @@ def test_what_is_away_outside_is_no_reason_for_a_restart(tmp_path: Path) -> None
 
 
 def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
-    """Case 51: nobody answers, so the drain would last its 30 seconds."""
-    provider = 'kind = "ollama"\nbase_url = "http://127.0.0.1:9"'
-    config = a_config(tmp_path, "drain_s = 600", provider, **LIVE)
-    with ServiceManager(tmp_path) as manager:
+    """Case 51: a provider takes the question and never answers, so the drain would last its ten minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ServiceManager(tmp_path) as manager:
+        provider = f'kind = "ollama"\nbase_url = "http://127.0.0.1:{silent.getsockname()[1]}"\ntimeout_s = 600'
+        config = a_config(tmp_path, "drain_s = 600", provider, **LIVE)
         manager.start(config)
         manager.wait_logged("event.accepted")
         manager.daemon.send_signal(signal.SIGTERM)
