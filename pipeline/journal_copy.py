@@ -29,11 +29,13 @@ _WORDS = {
 }
 _OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox"
 _DEAD_LETTERS = """
-SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB), failed_wall
+SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB),
+       CAST(failed_wall AS REAL)
 FROM dead_letters
 """
 _EVENTS = """
-SELECT number, event_id, priority, attempts, CAST(boot_id AS BLOB), accepted_boot, accepted_wall, CAST(body AS BLOB)
+SELECT number, event_id, CAST(priority AS INTEGER), CAST(attempts AS INTEGER), CAST(boot_id AS BLOB),
+       CAST(accepted_boot AS REAL), CAST(accepted_wall AS REAL), CAST(body AS BLOB)
 FROM events
 """
 _PICTURES = "SELECT number, jpeg FROM pictures"

@@ -28,18 +28,24 @@ _UNREADABLE = "the journal was damaged where this event stood"
 _ROW_BYTES = 16 * 1024
 """What an event takes beside its picture and its text: indices, rows of how it ends, pages not quite full."""
 
+# SQLite has no checksums: values may be of another type than they were, and text no text any more. So what is read
+# is cast to what it has to be.
+
 _CLASSES: dict[Any, Priority] = {int(priority): priority for priority in Priority}
 """Damage may have made another number of it; then it is the least urgent."""
 
 log = structlog.get_logger()
 
 _WAITING = """
-SELECT event_id, priority, boot_id, accepted_boot, accepted_wall FROM events WHERE state = 'captured' ORDER BY number
+SELECT event_id, CAST(priority AS INTEGER), CAST(boot_id AS BLOB), CAST(accepted_boot AS REAL),
+       CAST(accepted_wall AS REAL)
+FROM events WHERE state = 'captured' ORDER BY number
 """
 _LEASE = """
 UPDATE events SET state = 'leased', attempts = attempts + 1, leased_boot_id = ?
 WHERE event_id = ? AND state = 'captured' AND (deaths = 0 OR ?)
-RETURNING number, CAST(body AS BLOB), attempts, boot_id, accepted_boot, accepted_wall
+RETURNING number, CAST(body AS BLOB), CAST(attempts AS INTEGER), CAST(boot_id AS BLOB), CAST(accepted_boot AS REAL),
+          CAST(accepted_wall AS REAL)
 """
 _SUSPECT = "SELECT 1 FROM events WHERE event_id = ? AND state = 'captured' AND deaths > 0"
 _RECOVER = """
@@ -52,7 +58,10 @@ UPDATE events SET state = 'captured', attempts = attempts - ? WHERE event_id = ?
 _TO_SHED = """
 SELECT event_id FROM events WHERE state = 'captured' AND priority >= ? ORDER BY priority DESC, number LIMIT 1
 """
-_OLDEST = "SELECT boot_id, accepted_boot, accepted_wall FROM events ORDER BY number LIMIT 1"
+_OLDEST = """
+SELECT CAST(boot_id AS BLOB), CAST(accepted_boot AS REAL), CAST(accepted_wall AS REAL)
+FROM events ORDER BY number LIMIT 1
+"""
 _LEASED = "SELECT event_id FROM events WHERE state = 'leased'"
 _OPEN_COUNT = "SELECT count(*) FROM events"  # without a condition: over the smallest index
 _COUNTS = """
@@ -232,6 +241,5 @@ class JournalFile(JournalOutbox):
         """How much is where."""
         return dict(zip(("waiting", "leased", "outbox", "dead_letters"), self._rows(_COUNTS)[0], strict=True))
 
-    def _age_s(self, boot_id: Any, boot: Any, wall: Any) -> float:
-        """0 where the journal has no times any more."""
-        return self._clock.age_s(boot_id, boot, wall) if isinstance(boot, float) and isinstance(wall, float) else 0.0
+    def _age_s(self, boot_id: bytes, boot: float, wall: float) -> float:
+        return self._clock.age_s(boot_id.decode("utf-8", "replace"), boot, wall)

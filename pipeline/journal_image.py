@@ -15,7 +15,7 @@ import apsw
 
 from pipeline.journal_errors import JournalDamagedError
 from pipeline.journal_log import WriteAheadLog
-from pipeline.journal_schema import create
+from pipeline.journal_schema import create, is_ours
 
 _HEADER_BYTES = 100
 _numbers = count(1)
@@ -47,19 +47,18 @@ def _connection(vfs: str, image: "_Image") -> Iterator[apsw.Connection]:
             image.use_first_page(new[:_HEADER_BYTES] + tables[_HEADER_BYTES:])
             connection = apsw.Connection("image", flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
             opened.callback(connection.close)
-            if _has_our_tables(connection):
+            if _is_ours(connection):
                 break
         else:
             raise JournalDamagedError("no page of it can be read")
         yield connection
 
 
-def _has_our_tables(connection: apsw.Connection) -> bool:
+def _is_ours(connection: apsw.Connection) -> bool:
     try:
-        connection.execute("SELECT 1 FROM events, pictures, outbox, told, dead_letters LIMIT 0")
+        return is_ours(connection)
     except (apsw.Error, UnicodeDecodeError):
         return False
-    return True
 
 
 def _first_page_of_a_new_one(page_bytes: int) -> bytes:

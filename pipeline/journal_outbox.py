@@ -16,7 +16,8 @@ _DATA_CORRUPTED = "XX001"
 
 _OUTBOX = "SELECT seq, CAST(table_name AS BLOB), CAST(body AS BLOB) FROM outbox ORDER BY seq LIMIT ?"
 _DEAD_LETTERS = """
-SELECT seq, CAST(table_name AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB), failed_wall, CAST(body AS BLOB)
+SELECT seq, CAST(table_name AS BLOB), CAST(sqlstate AS BLOB), CAST(reason AS BLOB),
+       CAST(failed_wall AS REAL), CAST(body AS BLOB)
 FROM dead_letters ORDER BY seq LIMIT ?
 """
 _RETRY = "DELETE FROM dead_letters WHERE seq = ? RETURNING CAST(table_name AS BLOB), CAST(body AS BLOB)"

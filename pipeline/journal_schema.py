@@ -1,6 +1,6 @@
 """The journal's tables, how they came about, and how safely SQLite writes them."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -53,7 +53,8 @@ STEPS = (
     ALTER TABLE events ADD COLUMN leased_boot_id TEXT;  -- a power cut is another boot, and nobody's fault
     """,
 )
-"""Each brings the file to the next version. What was released is never changed; a new step is added."""
+"""Each brings the file to the next version. What was released is never changed, not even its comments, which are in
+every file: another text is damage. A new step is added."""
 
 SCHEMA_VERSION = len(STEPS)
 
@@ -116,17 +117,38 @@ def create(connection: apsw.Connection) -> None:
         connection.pragma("user_version", SCHEMA_VERSION)
 
 
+def is_ours(connection: apsw.Connection) -> bool:
+    """Whether its tables are those of some version that we know, to the letter."""
+    return any(_tables(connection) == _tables_of(version) for version in range(1, SCHEMA_VERSION + 1))
+
+
+def _tables(connection: apsw.Connection) -> set[tuple[str, str]]:
+    """And indices: their names, and how they were made, but for white space."""
+    found = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+    return {(str(name), " ".join(str(sql).split())) for name, sql in found}
+
+
+def _tables_of(version: int) -> set[tuple[str, str]]:
+    with closing(apsw.Connection(":memory:")) as fresh:
+        for step in STEPS[:version]:
+            fresh.execute(step)
+        return _tables(fresh)
+
+
 def _check_owner(connection: apsw.Connection) -> None:
     """Before anything is changed: is it empty, or ours, and of a version that we know?"""
-    version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    tables = {name for [name] in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    version, application = int(str(connection.pragma("user_version"))), connection.pragma("application_id")
+    tables = _tables(connection)
     if not tables:
         return
-    if application != APPLICATION_ID and not {"events", "pictures", "outbox"} <= tables:
-        raise JournalError("is a database of something else; lva leaves it alone: move it away")
-    if application != APPLICATION_ID or version < 1:
+    if application == APPLICATION_ID and 1 <= version <= SCHEMA_VERSION:
+        if tables != _tables_of(version):
+            raise JournalDamagedError(f"its tables are not those of version {version}")
+    elif is_ours(connection):
         raise JournalDamagedError(f"its header says application {application}, version {version}")
-    if version > SCHEMA_VERSION:
+    elif application != APPLICATION_ID:
+        raise JournalError("is a database of something else; lva leaves it alone: move it away")
+    else:
         raise JournalNewerError(
             f"was written by a newer lva (version {version} of the journal, this lva knows {SCHEMA_VERSION}):"
             " install that version again, or a newer one"

@@ -69,6 +69,7 @@ class Life:
         self._leased = [value for (kind, *_), value in found.items() if kind == "open"]
         self._ledger.settle(found)
         self._ledger.certain |= [ledger.attempts(event, self._attempts(event) + 1) for event in self._leased]
+        self._refused = set(ledger.refused(found))
         return found
 
     async def live(self, rounds: int) -> None:

@@ -5,7 +5,7 @@ letters, a recording's event that was told. A command changes some of them, in o
 """
 
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
@@ -116,6 +116,15 @@ def row(table: str, body: str) -> tuple[Fact, Any]:
 def dead(table: str, body: str) -> tuple[Fact, Any]:
     values = json.loads(body)
     return ("dead", table, _key_of(table, values)), _content(table, values)
+
+
+def refused(found: Facts) -> Iterator[Fact]:
+    """The rows of whose refusal something is there: the row among the dead letters, or the letter about it."""
+    for kind, table, key in (fact for fact in found if fact[0] in ("row", "dead")):
+        if kind == "dead":
+            yield "row", table, key
+        elif table == "dead_letters":
+            yield "row", *key.split(" ", 1)
 
 
 def told(event_id: UUID) -> tuple[Fact, Any]:

@@ -47,6 +47,13 @@ PRAGMA user_version = 1;
 """
 """As the first version of lva made it."""
 
+VERSION_2 = """
+ALTER TABLE events ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;  -- how often the daemon died with it in hand
+ALTER TABLE events ADD COLUMN leased_boot_id TEXT;  -- a power cut is another boot, and nobody's fault
+PRAGMA user_version = 2;
+"""
+"""What the second one added."""
+
 OLD = [an_event(jpeg=b"x" * (1000 * number)) for number in range(1, 6)]
 
 
@@ -71,7 +78,11 @@ def version_1(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_a_journal_of_the_first_version_goes_on_with_all_that_is_in_it(version_1: Path) -> None:
+@pytest.mark.parametrize("added", ["", VERSION_2])
+async def test_a_journal_of_an_older_version_goes_on_with_all_that_is_in_it(version_1: Path, added: str) -> None:
+    connection = apsw.Connection(str(version_1 / "journal.db"))
+    connection.execute(added)
+    connection.close()
     async with open_journal(version_1, JournalSettings()) as journal:
         waiting = await journal.recover()
         assert [each.id for each in waiting] == [event.id for event in OLD]
