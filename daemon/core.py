@@ -14,7 +14,6 @@ from pipeline.clock import since_boot_s
 from pipeline.events import Event, EventKind
 from pipeline.intake import Intake
 from pipeline.journal import Journal
-from pipeline.progress import Progress
 from pipeline.questions import questions_for
 from pipeline.queue import EventQueue
 from pipeline.reconciler import Reconciler
@@ -22,7 +21,7 @@ from pipeline.retention import prune_for_ever
 from pipeline.stages import Stages
 from pipeline.store import Store
 from pipeline.uploader import Uploader
-from pipeline.worker import Asker, Retries, WorkTally, work
+from pipeline.worker import Asker, Retries, Worker, WorkTally
 from providers.base import Question
 from providers.chain import ProviderChain
 
@@ -74,10 +73,10 @@ class Core:
         )
         self.tasks: list[asyncio.Task[Any]] = []
         """Those that must live as long as the daemon does."""
-        self.progress = [Progress() for _ in range(config.workers.count)]
-        """Of each worker."""
+        asker = Asker(chain, self.questions_for, labels, detector)
+        parts = (self.queue, journal, asker, self.retries, self.intake.open, config.workers, self.tally, self.stages)
+        self.workers = [Worker(*parts) for _ in range(config.workers.count)]
         self._store = store
-        self._asker = Asker(chain, self.questions_for, labels, detector)
         self._asked = cache(partial(questions_for, config.questions))
 
     def is_asked(self, camera: str, kind: EventKind) -> bool:
@@ -127,22 +126,10 @@ class Core:
 
     async def _work(self, produce: Callable[[], Awaitable[object]], stop: asyncio.Event, until_eof: bool) -> bool:
         """Workers, until what makes events has ended and they have drained. True: no event is left."""
-        settings = self.config.workers
         try:
             async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as workers:
-                for index, progress in enumerate(self.progress):
-                    job = work(
-                        self.queue,
-                        self.journal,
-                        self._asker,
-                        self.retries,
-                        self.intake.open,
-                        settings,
-                        self.tally,
-                        progress,
-                        self.stages,
-                    )
-                    self.tasks.append(workers.create_task(job, name=f"worker {index}"))
+                for index, worker in enumerate(self.workers):
+                    self.tasks.append(workers.create_task(worker.work(), name=f"worker {index}"))
                 await produce()
                 if until_eof:
                     await either(self.intake.open.wait_none(self._patience_s()), stop.wait())

@@ -27,8 +27,8 @@ def tokens(core: Core, watching: Watching, detector: Detector) -> Iterator[Token
     yield Token("journal", core.journal.oldest_command_s, JOURNAL_S)
     yield Token("detector", detector.oldest_job_s, DETECTOR_S)
     yield Token("uploader", core.uploader.progress.busy_s, UPLOAD_S)
-    for index, progress in enumerate(core.progress):
-        yield Token(f"worker {index}", progress.busy_s, _worker_s(core))
+    for index, worker in enumerate(core.workers):
+        yield Token(f"worker {index}", worker.progress.busy_s, _worker_s(core))
     for name, camera in watching.cameras.items():
         yield Token(f"camera {name}", camera.overdue_s, CAMERA_S)
     for task in core.tasks:

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from pipeline.camera_events import Blind, Ended, Frame, Lost, Opened, Seeing
+from pipeline.clock import since_boot_s
 from pipeline.detector import Detector
 from pipeline.events import Event, EventKind, Gap
 from pipeline.identity import fresh_id
@@ -81,6 +82,8 @@ class Watch:
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
         self._room = asyncio.Semaphore(IN_FLIGHT)
         self._lost: Lost | Blind | None = None
+        self._blind_since_s = 0.0
+        """Seconds since boot: a clock that is set meanwhile changes nothing."""
         self._down_at: float | None = None
         self._told_down: Event | None = None
         self._detector_failures = 0
@@ -139,7 +142,7 @@ class Watch:
         """A camera that was blind before it was lost has been so since the first of the two."""
         if self._lost is not None:
             return
-        self._lost = how
+        self._lost, self._blind_since_s = how, since_boot_s()
         if self.down.enabled:
             self._down_at = asyncio.get_running_loop().time() + self.down.after_s
 
@@ -196,8 +199,7 @@ class Watch:
         await self._end_gap()
         if down := self._told_down:
             self._told_down = None
-            blind_s = (datetime.now(UTC) - down.captured_at).total_seconds() + self.down.after_s
-            reason = f"camera is back after {blind_s:.0f} s"
+            reason = f"camera is back after {since_boot_s() - self._blind_since_s:.0f} s"
             await self._tell([self._observer.camera_event(EventKind.CAMERA_BACK, self.down.priority, reason, down)])
 
     async def _ended(self) -> None:

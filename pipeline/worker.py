@@ -110,49 +110,38 @@ class Retries:
         self._timers.clear()
 
 
-async def work(
-    queue: EventQueue,
-    journal: Journal,
-    asker: Asker,
-    retries: Retries,
-    open_events: OpenEvents,
-    settings: WorkerSettings,
-    tally: WorkTally,
-    progress: Progress | None = None,
-    stages: Stages | None = None,
-) -> None:
-    """One worker's life: until the queue is closed and dry. What it has in hand when it is cancelled waits again,
-    as if nobody had been asked; when it dies of an error, the next start counts that against the events."""
-    turn = _Turn(journal, asker, retries, open_events, settings, tally, progress or Progress(), stages or Stages())
-    while ids := await queue.take(settings.batch_size, settings.linger_s):
-        with open_events.hold(ids):
-            try:
-                nobody_for = await turn.of(ids)
-            except asyncio.CancelledError:
-                await journal.release((), ids)
-                raise
-        if nobody_for:
-            await _rest(queue, nobody_for, settings)
-
-
 Undecided = tuple[Leased, ProviderError]
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """What a worker does with the events that it has taken from the queue."""
+class Worker:
+    """Takes events from the queue, a batch at a time. All workers share their parts, but for `progress`."""
 
+    queue: EventQueue
     journal: Journal
     asker: Asker
     retries: Retries
     open_events: OpenEvents
     settings: WorkerSettings
     tally: WorkTally
-    progress: Progress
-    stages: Stages
+    stages: Stages = field(default_factory=Stages)
+    progress: Progress = field(default_factory=Progress)
 
-    async def of(self, ids: Sequence[UUID]) -> list[Undecided]:
-        """All of the events, if nobody could be asked about any of them; else none."""
+    async def work(self) -> None:
+        """Until the queue is closed and dry. What it has in hand when it is cancelled waits again, as if nobody had
+        been asked; when it dies of an error, the next start counts that against the events."""
+        while ids := await self.queue.take(self.settings.batch_size, self.settings.linger_s):
+            with self.open_events.hold(ids):
+                try:
+                    nobody_for = await self._turn(ids)
+                except asyncio.CancelledError:
+                    await self.journal.release((), ids)
+                    raise
+            if nobody_for:
+                await _rest(self.queue, nobody_for, self.settings)
+
+    async def _turn(self, ids: Sequence[UUID]) -> list[Undecided]:
+        """Ask about these events. Returns all of them, if nobody could be asked about any; else none."""
         async with self.open_events.asking.together():
             batch = await self.journal.lease(ids)
             undecided = await self._ask(batch)

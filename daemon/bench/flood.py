@@ -15,7 +15,7 @@ from pipeline.identity import fresh_id
 from pipeline.intake import Intake
 from pipeline.journal import JournalSettings, open_journal
 from pipeline.queue import EventQueue, QueueSettings
-from pipeline.worker import Asker, Retries, WorkerSettings, WorkTally, work
+from pipeline.worker import Asker, Retries, Worker, WorkerSettings, WorkTally
 from providers.base import Analysis, Answer, AnswerStatus, Outcome, Question, QuestionKind, Request
 
 SERVICE_S = 0.1
@@ -68,7 +68,8 @@ async def _flooded(folder: Path) -> tuple[list[float], float]:
         asker = Asker(provider, lambda _event: (QUESTION,), frozenset(), "")
         retries = Retries(queue, settings)
         async with asyncio.TaskGroup() as group:
-            worker = group.create_task(work(queue, journal, asker, retries, intake.open, settings, WorkTally()))
+            working = Worker(queue, journal, asker, retries, intake.open, settings, WorkTally())
+            worker = group.create_task(working.work())
             flood = group.create_task(_low_for_ever(intake))
             accepted = await _critical(intake)
             flood.cancel()

@@ -24,7 +24,7 @@ from pipeline.reconciler import Reconciler
 from pipeline.rows import event_from_row
 from pipeline.store import Store
 from pipeline.uploader import Uploader
-from pipeline.worker import Asker, Retries, WorkerSettings, WorkTally, work
+from pipeline.worker import Asker, Retries, Worker, WorkerSettings, WorkTally
 from providers.base import Failure, Outcome, ProviderError, Question, Request
 from tests.faults.power_cut import Disk, DiskState, a_disk, write_files
 from tests.faults.strict_store import FAULTS, POISON, StrictStore, Tables
@@ -237,7 +237,7 @@ class Breakable:
         asker = Asker(provider, _questions_for, frozenset({"person"}), "drawn")
         self.queue.close()
         parts = (self.queue, self.journal, asker, self._retries, self.intake.open, WORKER_SETTINGS, WorkTally())
-        workers = [asyncio.create_task(work(*parts)) for _ in range(WORKERS)]
+        workers = [asyncio.create_task(Worker(*parts).work()) for _ in range(WORKERS)]
         either = [asyncio.create_task(asyncio.wait(workers)), asyncio.create_task(provider.hangs.wait())]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         for task in (*either, *workers):

@@ -22,16 +22,17 @@ async def serve(*arguments: Any, **named: Any) -> bool:
     return await _serve(*arguments, **named)
 
 
-async def work(*arguments: Any) -> None:
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(worker.work(*arguments))
-        ending = group.create_task(_ends.wait())
-        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
-        ending.cancel()
+class Worker(worker.Worker):
+    async def work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(super().work())
+            ending = group.create_task(_ends.wait())
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+            ending.cancel()
 
 
 if __name__ == "__main__":
     vars(run)["serve"] = serve
-    vars(core)["work"] = work
+    vars(core)["Worker"] = Worker
     main()

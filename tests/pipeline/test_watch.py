@@ -1,7 +1,8 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
+from typing import Self
 from uuid import UUID
 
 import numpy as np
@@ -175,11 +176,19 @@ async def test_a_camera_that_stays_away_is_told_as_down_once_and_as_back_when_it
     assert len(notebook.gaps) == 1
 
 
-async def test_back_names_the_down_that_it_ends() -> None:
+async def test_back_names_the_down_that_it_ends_and_says_after_how_long_whatever_the_wall_clock_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Set(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=1)
+
     class Slow(Script):
         async def next(self) -> Frame | Opened | Lost | Ended:
             if isinstance(self.items[0], Opened) and len(self.items) == 2:
                 await notebook.written.wait()
+                monkeypatch.setattr("pipeline.watch.datetime", Set)
             return await super().next()
 
     notebook = Notebook()
@@ -190,6 +199,7 @@ async def test_back_names_the_down_that_it_ends() -> None:
     )
     down, back = notebook.events
     assert (down.kind, back.kind, back.related_id) == (EventKind.CAMERA_DOWN, EventKind.CAMERA_BACK, down.id)
+    assert back.reason == "camera is back after 0 s"
 
 
 async def test_a_camera_that_comes_and_goes_is_told_once_in_its_cooldown() -> None:

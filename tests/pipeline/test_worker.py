@@ -13,7 +13,7 @@ from pipeline.intake import Intake
 from pipeline.journal import Journal, JournalSettings, open_journal
 from pipeline.journal_file import Ending
 from pipeline.queue import EventQueue, QueueSettings, TimeToLive
-from pipeline.worker import Asker, Retries, WorkerSettings, WorkTally, work
+from pipeline.worker import Asker, Retries, Worker, WorkerSettings, WorkTally
 from providers.base import Attempt, Failure, Outcome, ProviderError, Question, Request
 from tests.pipeline.makers import COUNT, an_analysis, an_event
 
@@ -55,11 +55,14 @@ class Bench:
     tally: WorkTally
     settings: WorkerSettings
 
+    async def work(self) -> None:
+        asker = Asker(self.provider, asked, frozenset({"person"}), "yolo")
+        parts = (self.queue, self.journal, asker, self.retries, self.intake.open, self.settings, self.tally)
+        await Worker(*parts).work()
+
     async def drain(self) -> None:
         """Work until every event has an outcome."""
-        asker = Asker(self.provider, asked, frozenset({"person"}), "yolo")
-        job = work(self.queue, self.journal, asker, self.retries, self.intake.open, self.settings, self.tally)
-        worker = asyncio.create_task(job)
+        worker = asyncio.create_task(self.work())
         assert await self.intake.open.wait_none(10)
         self.queue.close()
         await asyncio.wait_for(worker, 10)
@@ -198,10 +201,7 @@ async def test_while_nobody_can_be_asked_the_rest_of_the_queue_is_left_alone(tmp
         bench.settings = bench.settings.model_copy(update={"retry_first_s": 60.0, "retry_max_s": 60.0})
         for _ in range(5):
             await bench.intake.event(an_event())
-        asker = Asker(bench.provider, asked, frozenset(), "yolo")
-        tally = bench.tally
-        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, tally)
-        worker = asyncio.create_task(job)
+        worker = asyncio.create_task(bench.work())
         for _ in range(30):  # the worker's own commits go through the same thread: it has had its turns meanwhile
             await bench.journal.counts()
         assert len(bench.provider.batches) == 1
@@ -244,13 +244,7 @@ async def test_a_suspect_is_asked_about_alone_so_that_no_neighbour_is_blamed(tmp
         for event in innocent:
             await bench.intake.event(event)
         await bench.intake.resume(await bench.journal.recover())
-        asker = Asker(bench.provider, asked, frozenset(), "yolo")
-        workers = [
-            asyncio.create_task(
-                work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
-            )
-            for _ in range(2)
-        ]
+        workers = [asyncio.create_task(bench.work()) for _ in range(2)]
         assert await bench.intake.open.wait_none(10)
         bench.queue.close()
         await asyncio.gather(*workers)
@@ -273,9 +267,7 @@ async def test_a_worker_that_is_cancelled_gives_back_what_it_has_and_that_is_no_
     async with a_bench(tmp_path, answers) as bench:
         await bench.intake.event(event := an_event())
         bench.provider.analyze = analyze  # type: ignore[method-assign]
-        asker = Asker(bench.provider, asked, frozenset(), "yolo")
-        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
-        worker = asyncio.create_task(job)
+        worker = asyncio.create_task(bench.work())
         await begun.wait()
         worker.cancel()
         await asyncio.wait([worker])
@@ -292,10 +284,8 @@ async def test_a_worker_that_dies_of_an_error_leaves_what_it_had_under_suspicion
 
     async with a_bench(tmp_path, dies) as bench:
         await bench.intake.event(event := an_event())
-        asker = Asker(bench.provider, asked, frozenset(), "yolo")
-        job = work(bench.queue, bench.journal, asker, bench.retries, bench.intake.open, bench.settings, bench.tally)
         with pytest.raises(ZeroDivisionError):
-            await job
+            await bench.work()
     async with open_journal(tmp_path, JournalSettings()) as journal:
         await journal.recover()
         assert await journal.suspects([event.id]) == [event.id]
