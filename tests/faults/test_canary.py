@@ -234,7 +234,7 @@ async def test_a_secret_is_found_nowhere(tmp_path: Path, database: str) -> None:
 @pytest.mark.faults
 async def test_with_the_masks_off_the_search_finds_them(tmp_path: Path, database: str) -> None:
     found = (await search_after(tmp_path, database, "tests.faults.unmasked")).found
-    assert {"camera password", "camera token", "provider key"} <= found["log"]
+    assert {"camera password", "provider key"} <= found["log"]  # the token in a URL is in no message, masked or not
     assert "provider key" in found["rows of analyses"]
     assert "provider key" in found["state folder"]
 
