@@ -2,6 +2,7 @@
 model of what was promised."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from random import Random
@@ -9,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 import apsw
 import pytest
+import structlog
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from structlog.testing import capture_logs
 
 from pipeline import journal_schema
 from pipeline.journal_file import JournalFile
@@ -130,8 +131,11 @@ class Unattended(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with capture_logs():
-        yield
+    """Thousands of boxes say much. Nobody reads it, and kept, it would fill the memory."""
+    usual = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**usual)
 
 
 def go_on(examples: int, steps: int, phases: Collection[Phase] = SEARCH) -> None:
