@@ -377,3 +377,9 @@ def test_a_reserve_of_nothing_is_always_whole(tmp_path: Path) -> None:
     assert reserve.is_whole
     assert reserve.make()
     assert not reserve.give_up()
+
+
+def test_where_there_is_no_room_above_the_floor_no_reserve_is_made(tmp_path: Path) -> None:
+    reserve = DiskReserve(tmp_path, 2**20, 2**62)
+    assert not reserve.make()
+    assert list(tmp_path.iterdir()) == []
