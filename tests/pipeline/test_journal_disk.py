@@ -183,8 +183,8 @@ async def test_below_the_floor_the_journal_does_not_grow_and_leaves_the_rest_to_
 
 @small_disk()
 async def test_whenever_the_disk_is_filled_and_freed_no_event_that_was_accepted_is_lost(folder: Path) -> None:
-    """Cameras, a worker and an uploader at work; the disk is filled a hundred times, between any two commands."""
-    random, filler = Random(5), Filler(folder)
+    """Cameras, a worker and an uploader at work; the disk is filled fifty times, between any two commands."""
+    random, filler, filled = Random(5), Filler(folder), 0
     accepted: set[UUID] = set()
     outcomes: dict[UUID, str] = {}
     stop = asyncio.Event()
@@ -219,24 +219,26 @@ async def test_whenever_the_disk_is_filled_and_freed_no_event_that_was_accepted_
                     outcomes[UUID(outcome["event_id"])] = outcome["outcome"]
             await journal.uploaded([row.seq for row in rows])
 
+    def was_full() -> bool:
+        return "journal.disk_full" in [log["event"] for log in logs]
+
     with capture_logs() as logs:
         async with a_journal(folder) as journal:
             await with_reserve(folder)
             async with asyncio.TaskGroup() as group:
                 for job in (camera, camera, worker, uploader):
                     group.create_task(job(journal))
-                for _ in range(50):
+                while filled < 50 or len(accepted) <= 20 or not was_full():  # on a machine that is busy, more often
                     await asyncio.sleep(random.random() * 0.02)
                     filler.fill(leave_bytes=random.choice((0, 0, 300_000, 5_000_000)))
                     await asyncio.sleep(random.random() * 0.05)
                     filler.free()
+                    filled += 1
                 stop.set()
             assert (await journal.accept(an_event(Priority.CRITICAL))).new
             waiting = {each.id for each in await journal.waiting()} | set(await journal.leased())
     assert accepted <= waiting | set(outcomes)
     assert not waiting & set(outcomes)
-    assert len(accepted) > 20
-    assert "journal.disk_full" in [log["event"] for log in logs]
 
 
 @small_disk()
