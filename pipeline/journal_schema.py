@@ -54,7 +54,8 @@ STEPS = (
     """,
 )
 """Each brings the file to the next version. What was released is never changed, not even its comments, which are in
-every file: another text is damage. A new step is added."""
+every file: another text is damage. A new step is added, and changes the tables: the same ones under another version
+are damage, too."""
 
 SCHEMA_VERSION = len(STEPS)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import apsw
@@ -92,6 +93,12 @@ async def test_a_journal_of_an_older_version_goes_on_with_all_that_is_in_it(vers
         assert not (await journal.accept(OLD[0], replayed=True)).new
         assert await journal.finish([Ending(event.id, EventOutcome.DONE, "") for event in OLD]) == [True] * 5
         assert (await journal.accept(an_event())).new
+
+
+def test_every_step_changes_the_tables() -> None:
+    """So the same tables under another version are damage to the header, never a newer lva's journal."""
+    versions = [journal_schema._tables_of(version) for version in range(len(journal_schema.STEPS) + 1)]
+    assert all(before != after for before, after in pairwise(versions))
 
 
 async def test_a_migration_that_fails_has_changed_nothing(version_1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
