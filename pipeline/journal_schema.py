@@ -145,7 +145,7 @@ def _check_owner(connection: apsw.Connection) -> None:
     if application == APPLICATION_ID and 1 <= version <= SCHEMA_VERSION:
         if tables != _tables_of(version):
             raise JournalDamagedError(f"its tables are not those of version {version}")
-    elif is_ours(connection):
+    elif is_ours(connection) or (application == APPLICATION_ID and version < 1):
         raise JournalDamagedError(f"its header says application {application}, version {version}")
     elif application != APPLICATION_ID:
         raise JournalError("is a database of something else; lva leaves it alone: move it away")

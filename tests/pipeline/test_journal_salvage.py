@@ -485,6 +485,16 @@ async def test_a_header_that_says_what_the_tables_do_not_is_damage(tmp_path: Pat
     assert (found.open, len(found.alarms)) == (sample.open, 1)
 
 
+async def test_a_version_that_never_was_is_damage_whatever_the_tables_are(tmp_path: Path, sample: Sample) -> None:
+    """Not a newer lva's journal, which would be left alone for ever."""
+    statement = "UPDATE sqlite_master SET sql = replace(sql, 'body ', 'bodi ') WHERE name = 'events'"
+    folder = await changed(
+        tmp_path / "changed", sample, "PRAGMA user_version = -3", "PRAGMA writable_schema = 1", statement
+    )
+    found = await found_in(folder)
+    assert (found.open, len(found.alarms)) == (sample.open, 1)
+
+
 async def test_ages_that_can_not_be_are_none(tmp_path: Path, sample: Sample) -> None:
     folder = await changed(
         tmp_path / "changed", sample, "UPDATE events SET accepted_boot = 9e999, accepted_wall = 9e999"
