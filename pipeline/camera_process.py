@@ -6,7 +6,6 @@ other obeys the parent; when stdin ends, the parent is gone or wants no more, an
 whatever the first does.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -35,8 +34,8 @@ from pipeline.camera_loss import SourceLostError
 from pipeline.camera_memory import MemoryLimit
 from pipeline.camera_slots import Slots
 from pipeline.letterbox import Picture
+from providers.parent import die_with_the_parent
 
-PR_SET_PDEATHSIG = 1
 READ_BYTES = 65536
 
 
@@ -108,13 +107,6 @@ class CameraProcess:
             else:
                 self._outbox.send(Message.ENDED)
             seq = feed.seq
-
-
-def die_with_the_parent(parent_pid: int) -> None:
-    """SIGKILL for this process when its parent dies, even while stuck in C."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(0)
 
 
 def read_commands() -> Iterator[tuple[int, bytes]]:

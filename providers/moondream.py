@@ -6,11 +6,12 @@ settings; our own server encodes a picture once and answers all questions about 
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from providers import shapes
-from providers.answers import answer_from_text, error, ok
+from providers.answers import answer_from_text, error, ok, unknown
 from providers.asking import (
     CONTENT_FAILURES,
     Asking,
@@ -27,16 +28,18 @@ from providers.base import (
     Analysis,
     Answer,
     AnswerStatus,
+    ConfidenceSource,
     Failure,
     Outcome,
     ProviderError,
     Question,
     QuestionKind,
     Request,
+    Value,
 )
 from providers.calls import Calls
 from providers.http import Verdict, judge_status
-from providers.moondream_skills import Skill, skill_for
+from providers.moondream_skills import YES_NO, Skill, closed_skills, skill_for
 from providers.settings import MoondreamSettings
 
 BASE_URLS = {
@@ -46,6 +49,8 @@ BASE_URLS = {
 }
 CLOUD_MODEL = "moondream3.1-9B-A2B"
 STATION_PAUSE_S = 2.0
+LEAST_MASS = 0.02
+"""Of everything that the model could have said: with less, the choices are not what it has an opinion on."""
 
 
 def base_url(settings: MoondreamSettings) -> str:
@@ -112,12 +117,15 @@ class Moondream:
 
     async def _ask(self, request: Request) -> Analysis:
         asking = Asking(request)
-        skills = {question.name: skill_for(question) for question in request.questions}
-        told = await self._call_all(list(dict.fromkeys(skills.values())), as_data_uri(request.jpeg))
+        skills = {question.name: self._skills(question) for question in request.questions}
+        told = await self._call_all(list(dict.fromkeys(chain(*skills.values()))), as_data_uri(request.jpeg))
         for one in told.values():
             if one.failure is not None and one.failure.failure not in CONTENT_FAILURES:
                 raise one.failure
-        answers = tuple(_answer(question, told[skills[question.name]]) for question in request.questions)
+        answers = tuple(
+            _answer(question, [(skill, told[skill]) for skill in skills[question.name]])
+            for question in request.questions
+        )
         _require_one(answers, told)
         usage = sum((one.usage for one in told.values()), Usage())
         version = next((name for one in told.values() if (name := word(one.body.get("model")))), "")
@@ -129,6 +137,10 @@ class Moondream:
             usage=usage,
             cost_usd=usage.cost_usd(self._settings),
         )
+
+    def _skills(self, question: Question) -> tuple[Skill, ...]:
+        closed = closed_skills(question) if self._settings.dialect == "local" else ()
+        return closed or (skill_for(question),)
 
     async def _call_all(self, skills: Sequence[Skill], image_url: str) -> dict[Skill, _Told]:
         """All at once where the server makes one batch of them, else one after another, up to the first that
@@ -161,16 +173,47 @@ class Moondream:
         return _Told(reply)
 
 
-def _answer(question: Question, told: _Told) -> Answer:
-    raw = str(told.body.get("answer", ""))
-    if told.failure is not None:
-        return error(question, raw or told.failure.message)
+def _answer(question: Question, calls: Sequence[tuple[Skill, _Told]]) -> Answer:
+    for _, told in calls:
+        if told.failure is not None:
+            return error(question, str(told.body.get("answer", "")) or told.failure.message)
+    [(skill, told), *_] = calls
     try:
-        return _READERS[skill_for(question).path](question, told.body)
+        if skill.choices:
+            return _closed_answer(question, calls)
+        return _READERS[skill.path](question, told.body)
     except ProviderError as failure:
-        return error(question, raw or failure.message)
+        return error(question, str(told.body.get("answer", "")) or failure.message)
     except ValueError as problem:
         return error(question, f"{problem}: {told.body}")
+
+
+def _closed_answer(question: Question, calls: Sequence[tuple[Skill, _Told]]) -> Answer:
+    """Decided by likelihood, which is a confidence that means something. Unknown where the model would rather have
+    said something else altogether. Raises ValueError for a reply that has no likelihoods."""
+    read = [_likeliest(skill, told.body) for skill, told in calls]
+    chosen = tuple(choice for choice, *_ in read)
+    said = ", ".join(chosen)
+    if any(mass < LEAST_MASS for *_, mass in read):
+        return unknown(question, said)
+    value: Value = chosen[0]
+    if question.kind is QuestionKind.BOOLEAN:
+        value = chosen[0] == YES_NO[0]
+    elif question.kind is QuestionKind.LABELS:
+        value = tuple(label for label, is_there in zip(question.choices, chosen, strict=True) if is_there == YES_NO[0])
+    surely = min(probability for _, probability, _ in read)
+    return replace(ok(question, value, said), confidence=surely, confidence_source=ConfidenceSource.LOGITS)
+
+
+def _likeliest(skill: Skill, body: dict[str, Any]) -> tuple[str, float, float]:
+    """The choice, its probability among all choices, and what all of them together have."""
+    choice, shares, mass = body.get("answer"), body.get("probabilities"), body.get("mass")
+    if choice not in skill.choices or not isinstance(shares, dict):
+        raise ValueError("not one of the choices, with its likelihood")
+    told = (shares.get(choice), mass)
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1.001 for one in told):
+        raise ValueError("likelihoods that are none")
+    return choice, min(1.0, float(shares[choice])), float(body["mass"])
 
 
 def _read_text(question: Question, body: dict[str, Any]) -> Answer:

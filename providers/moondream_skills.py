@@ -17,13 +17,18 @@ _MAX_TOKENS = {
 nothing."""
 
 
+YES_NO = ("yes", "no")
+
+
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One call; two questions with equal skills share it."""
+    """One call; two questions with equal skills share it. `choices` are the only answers that are allowed: our own
+    server takes the likeliest, and says how likely each is."""
 
     path: str
     subject: str
     max_tokens: int = 0
+    choices: tuple[str, ...] = ()
 
     def body(self, image_url: str) -> dict[str, Any]:
         body: dict[str, Any] = {"image_url": image_url, "stream": False}
@@ -31,6 +36,8 @@ class Skill:
             case "/query":
                 body |= {"question": self.subject, "reasoning": False}
                 body["settings"] = {"temperature": 0, "max_tokens": self.max_tokens}
+                if self.choices:
+                    body["choices"] = list(self.choices)
             case "/caption":
                 body |= {"length": "short"}
                 body["settings"] = {"temperature": 0, "max_tokens": self.max_tokens}
@@ -53,6 +60,25 @@ def skill_for(question: Question) -> Skill:
             return Skill("/caption", "", _MAX_TOKENS[QuestionKind.TEXT])
         case kind:
             return Skill("/query", wording(question), _MAX_TOKENS[kind])
+
+
+def closed_skills(question: Question) -> tuple[Skill, ...]:
+    """For our own server: what has few answers is decided by their likelihood, and each label by itself. Empty where
+    the answer is open."""
+    match question.kind:
+        case QuestionKind.BOOLEAN:
+            return (Skill("/query", question.wording.strip(), 1, YES_NO),)
+        case QuestionKind.CHOICE:
+            return (Skill("/query", question.wording.strip(), 1, question.choices),)
+        case QuestionKind.LABELS:
+            return tuple(Skill("/query", is_there(label), 1, YES_NO) for label in question.choices)
+        case _:
+            return ()
+
+
+def is_there(label: str) -> str:
+    article = "an" if label[:1].lower() in "aeiou" else "a"
+    return f"Is there {article} {label} in the picture?"
 
 
 def wording(question: Question) -> str:

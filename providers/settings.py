@@ -4,7 +4,10 @@ from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from providers.local.settings import ModelSettings
+from providers.section import Section as Section
 
 CLOUD_RATE_PER_S = 2.0
 """What Moondream Cloud grants a key without a balance of ten dollars."""
@@ -13,12 +16,6 @@ LOCAL_CONCURRENCY = 8
 """Our own model server makes one batch of what arrives together."""
 
 PRIVATE_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
-
-
-class Section(BaseModel):
-    """A table of the configuration file: an unknown key is an error, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, protected_namespaces=())
 
 
 def checked_url(url: str) -> str:
@@ -98,12 +95,30 @@ class MoondreamSettings(CommonProviderSettings):
     dialect: Literal["cloud", "station", "local"] = Field("station", description="Who answers there")
     base_url: BaseUrl = Field("", description="Up to and including /v1; empty: the dialect's usual address")
     model: str = Field("", description="Sent to the cloud, which requires it; empty: moondream3.1-9B-A2B there")
-    api_key: SecretStr = Field(SecretStr(""), description="Needed by the cloud")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="Needed by the cloud, and by our own server if it has a token"
+    )
+    managed: bool = Field(False, description="The daemon itself starts our own server, and keeps it alive")
+    server: ModelSettings | None = Field(None, description="Of a managed server: which model, and how")
 
     @model_validator(mode="after")
     def _cloud_needs_a_key(self) -> Self:
         if self.dialect == "cloud" and not self.api_key.get_secret_value():
             raise ValueError("the cloud dialect needs an api_key")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_managed_is_ours_and_here(self) -> Self:
+        if not self.managed:
+            if self.server:
+                raise ValueError("server is for a server that is managed: add managed = true")
+            return self
+        if self.dialect != "local":
+            raise ValueError('only a server of dialect = "local" can be managed')
+        if not self.server:
+            raise ValueError("a managed server needs [providers.server] with the folder of its model")
+        if self.base_url and urlsplit(self.base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError(f"a managed server is on this box, and {self.base_url} is not")
         return self
 
     @property

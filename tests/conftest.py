@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +18,9 @@ from daemon.postgres_server import PostgresServer
 from pipeline.migrations import migrate
 
 TEMPLATE = "lva_template"
+
+collect_ignore = [] if find_spec("torch") else ["local"]
+"""Models need torch; `make test MODELS=0` goes without."""
 
 # No example is timed: the machine may be busy. A run of CI is the same each time; by hand, each run looks elsewhere.
 settings.register_profile("lva", deadline=None, derandomize=bool(os.environ.get("CI")))
