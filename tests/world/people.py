@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from tests.world.actors import HAIRS, SKINS, STRIDE_M, Colour, Look, State
 from tests.world.camera import Camera
 from tests.world.canvas import Canvas, Patch, Point, tinted, toned
@@ -13,12 +15,27 @@ SWING = 0.5
 SKIN, SKIN_DARK, HAIR, TOP, TOP_DARK, TOP_MARK, BOTTOM, BOTTOM_DARK, SHOE, HAT = range(1, 11)
 
 
+FALLEN = "fallen"
+"""The activity of somebody who lies on the ground."""
+
+
 def person(state: State, camera: Camera) -> Patch:
     foot_px = camera.project(state.x_m, state.z_m)
     scale = camera.scale(state.z_m) * state.actor.height_m / TALL_M
     canvas = Canvas(foot_px, scale, half_width_m=0.85, height_m=1.95)
     _Body(canvas, state).draw()
-    return canvas.colour(palette(state.actor.look))
+    patch = canvas.colour(palette(state.actor.look))
+    return _lying(patch, foot_px, scale, state) if state.activity == FALLEN else patch
+
+
+def _lying(patch: Patch, foot_px: Point, scale: float, state: State) -> Patch:
+    """The standing figure on its side, its middle where it would stand. `facing` decides where the head is."""
+    turns = 1 if math.cos(state.facing) > 0 else -1
+    colours, alpha = (np.ascontiguousarray(np.rot90(part, turns)) for part in (patch.colours, patch.alpha))
+    lowest = int(np.flatnonzero(alpha.any(axis=1)).max(initial=0))
+    middle = float(np.flatnonzero(alpha.any(axis=0)).mean())
+    lift_px = 0.05 * scale  # a body that lies is seen a little from above
+    return Patch(round(foot_px[0] - middle), round(foot_px[1] + lift_px - lowest), colours, alpha)
 
 
 def palette(look: Look) -> list[Colour]:

@@ -40,7 +40,7 @@ class Place:
     props: tuple[Actor, ...] = ()
 
 
-def random_place(rng: np.random.Generator, kind: str | None = None) -> Place:
+def random_place(rng: np.random.Generator, kind: str | None = None, smallest_px: float = SMALLEST_PX) -> Place:
     kind = kind or str(rng.choice(KINDS))
     indoors = kind == "shop"
     camera = Camera(
@@ -48,12 +48,18 @@ def random_place(rng: np.random.Generator, kind: str | None = None) -> Place:
         height_m=float(rng.uniform(2.1, 3.2) if indoors else rng.uniform(2.1, 4.6)),
         horizon_px=float(rng.uniform(50, 130)),
     )
-    return make_place(camera, kind, rng)
+    return make_place(camera, kind, rng, smallest_px=smallest_px)
 
 
-def make_place(camera: Camera, kind: str, rng: np.random.Generator, prop_count: int | None = None) -> Place:
+def make_place(
+    camera: Camera,
+    kind: str,
+    rng: np.random.Generator,
+    prop_count: int | None = None,
+    smallest_px: float = SMALLEST_PX,
+) -> Place:
     """The rest of a place around a camera; `rng` decides about road and props."""
-    farthest_m = 1.7 * camera.focal_px / SMALLEST_PX
+    farthest_m = 1.7 * camera.focal_px / smallest_px
     wall_m = float(rng.uniform(9, 16) if kind == "shop" else rng.uniform(17, 34))
     wall_m = min(wall_m, farthest_m + 1)
     near_m = max(camera.depth(HEIGHT_PX + 40), 1.75 * camera.focal_px / TALLEST_PX)

@@ -51,9 +51,10 @@ class Frame:
 class Renderer:
     """Draws the frames of one scene; a frame depends on the scene and its time, not on the frames before."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, empty: Picture | None = None) -> None:
+        """`empty` is the place's background, for those who have it already: it takes longer than a frame."""
         self._scene = scene
-        self._empty = background(scene.place)
+        self._empty = background(scene.place) if empty is None else empty
         self._noise = _noise_tile(scene.seed)
         self._lamps = _lamp_light(scene.seed)
 

@@ -94,15 +94,15 @@ def random_scene(seed: int, duration_s: float = 20.0, kind: str | None = None) -
 
 def _random_lights(rng: np.random.Generator, duration_s: float) -> tuple[Light, ...]:
     """Day, dusk or night; one scene in three changes, slowly or at a switch."""
-    first = Light(0.0, _random_level(rng), float(rng.normal(0, 0.06)))
+    first = Light(0.0, random_level(rng), float(rng.normal(0, 0.06)))
     if rng.random() > 0.33:
         return (first,)
     turn_s, takes_s = float(rng.uniform(0.3, 0.6)) * duration_s, float(rng.choice((0.1, 6.0)))
-    second = Light(turn_s + takes_s, _random_level(rng), float(rng.normal(0, 0.06)))
+    second = Light(turn_s + takes_s, random_level(rng), float(rng.normal(0, 0.06)))
     return (first, replace(first, at_s=turn_s), second)
 
 
-def _random_level(rng: np.random.Generator) -> float:
+def random_level(rng: np.random.Generator) -> float:
     low, high = ((0.8, 1.15), (0.8, 1.15), (0.4, 0.7), (0.22, 0.35))[int(rng.integers(4))]
     return float(rng.uniform(low, high))
 

@@ -1,0 +1,124 @@
+"""What each patch of a picture shows: the encoder learns this first, and the language after it.
+
+Without it, half an hour of training on answers alone stays at guessing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.world.lessons import COLOURS_ASKED, PLACES, Thing, Truth
+from tests.world.people import FALLEN
+from tests.world.stills import LABELS
+
+CENTRES = ("person", "car", "backpack", "two people", "fallen", "lying bag")
+COVERS = ("person", "car", "backpack", "queueing", "meeting")
+UNKNOWN = -100
+"""Of classes: no loss."""
+PARTS = (len(CENTRES), 4 * len(LABELS), len(COVERS), len(COLOURS_ASKED), len(PLACES), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """[pictures, grid², …]. `boxes`: of each label, where in the patch its centre is, and the logarithm of its size;
+    they count where `centres` of that label is 1."""
+
+    centres: npt.NDArray[np.float32]
+    boxes: npt.NDArray[np.float32]
+    covers: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+    dark: npt.NDArray[np.float32]
+
+
+def patches_of(truths: Sequence[Truth], grid: int) -> Patches:
+    count = len(truths)
+    out = Patches(
+        centres=np.zeros((count, grid, grid, len(CENTRES)), np.float32),
+        boxes=np.zeros((count, grid, grid, len(LABELS), 4), np.float32),
+        covers=np.zeros((count, grid, grid, len(COVERS)), np.float32),
+        colours=np.full((count, grid, grid), UNKNOWN, np.int64),
+        places=np.array([PLACES.index(truth.place) for truth in truths], np.int64),
+        dark=np.array([UNKNOWN if truth.dark is None else truth.dark for truth in truths], np.float32),
+    )
+    for number, truth in enumerate(truths):
+        for thing in truth.things:
+            _mark(out, number, thing, grid)
+        if (colour := truth.car_colour) is not None:
+            row, col = _cell(truth.of("car")[0], grid)
+            covered = out.covers[number, :, :, COVERS.index("car")] > 0.5
+            covered[row, col] = True
+            out.colours[number][covered] = COLOURS_ASKED.index(colour)
+    return out
+
+
+def _cell(thing: Thing, grid: int) -> tuple[int, int]:
+    x, y = (thing.box[0] + thing.box[2]) / 2 * grid, (thing.box[1] + thing.box[3]) / 2 * grid
+    return min(int(y), grid - 1), min(int(x), grid - 1)
+
+
+def _mark(out: Patches, number: int, thing: Thing, grid: int) -> None:
+    row, col = _cell(thing, grid)
+    label = LABELS.index(thing.label)
+    x_min, y_min, x_max, y_max = (side * grid for side in thing.box)
+    centres = out.centres[number, row, col]
+    if thing.label == "person" and centres[label]:
+        centres[CENTRES.index("two people")] = 1
+    centres[label] = 1
+    if thing.activity == FALLEN:
+        centres[CENTRES.index("fallen")] = 1
+    if thing.activity == "lying" and thing.label == "backpack":
+        centres[CENTRES.index("lying bag")] = 1
+    out.boxes[number, row, col, label] = (
+        (x_min + x_max) / 2 - col,
+        (y_min + y_max) / 2 - row,
+        np.log(x_max - x_min),
+        np.log(y_max - y_min),
+    )
+    _cover(out.covers[number], label, x_min, y_min, x_max, y_max)
+    if thing.activity in ("queueing", "meeting"):
+        _cover(out.covers[number], COVERS.index(thing.activity), x_min, y_min, x_max, y_max)
+
+
+def _cover(covers: npt.NDArray[np.float32], part: int, x_min: float, y_min: float, x_max: float, y_max: float) -> None:
+    """The share of each patch that the box covers; the largest of all boxes of that part."""
+    edges = np.arange(covers.shape[0])
+    across = np.clip(np.minimum(x_max, edges + 1) - np.maximum(x_min, edges), 0, 1)
+    down = np.clip(np.minimum(y_max, edges + 1) - np.maximum(y_min, edges), 0, 1)
+    np.maximum(covers[:, :, part], down[:, None] * across[None, :], out=covers[:, :, part])
+
+
+class PatchHead(nn.Module):
+    """One linear layer, thrown away afterwards."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, sum(PARTS))
+
+    def loss(self, features: Tensor, told: Patches) -> Tensor:
+        """Of features [pictures, grid², dim]."""
+        grid2 = features.shape[1]
+        centres, boxes, covers, colours, places, dark = self.linear(features).split(PARTS, dim=-1)
+        true_centres = torch.from_numpy(told.centres).view(len(features), grid2, -1)
+        true_covers = torch.from_numpy(told.covers).view(len(features), grid2, -1)
+        binary = functional.binary_cross_entropy_with_logits
+        loss = 4 * binary(centres, true_centres, pos_weight=torch.tensor(4.0)) + binary(covers, true_covers)
+        here = true_centres[..., : len(LABELS)] > 0
+        if here.any():
+            true_boxes = torch.from_numpy(told.boxes).view(len(features), grid2, len(LABELS), 4)
+            boxes = boxes.view(len(features), grid2, len(LABELS), 4)
+            loss = loss + functional.smooth_l1_loss(boxes[here], true_boxes[here], beta=0.1)
+        true_colours = torch.from_numpy(told.colours).view(-1)
+        if (true_colours != UNKNOWN).any():
+            loss = loss + 0.5 * functional.cross_entropy(colours.flatten(0, 1), true_colours, ignore_index=UNKNOWN)
+        everywhere = torch.from_numpy(told.places)[:, None].expand(-1, grid2).reshape(-1)
+        loss = loss + 0.1 * functional.cross_entropy(places.flatten(0, 1), everywhere)
+        true_dark = torch.from_numpy(told.dark)
+        if (known := true_dark >= 0).any():
+            loss = loss + 0.1 * binary(dark[known][..., 0], true_dark[known][:, None].expand(-1, grid2))
+        return loss

@@ -1,0 +1,362 @@
+"""Teaches a small Moondream on tableaux: first the vision encoder what each patch shows, then everything to answer.
+
+python -m tests.world.teach POOL FOLDER
+
+Goes on where it was stopped. The recipe is plain: AdamW, one cosine over all steps, no dropout.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.questions import COMMON_OBJECTS
+from providers.local.moondream2.config import MoondreamConfig
+from providers.local.moondream2.layers import fourier_features
+from providers.local.moondream2.model import Moondream
+from providers.local.moondream2.text import rotary_table
+from providers.local.moondream2.tokens import Tokens
+from tests.world import lessons
+from tests.world.lessons import Truth
+from tests.world.patches import PatchHead, patches_of
+from tests.world.pool import SIDE_PX, read_pool
+from tests.world.rows import COORD, NOTHING, SIZE, Rows, Teacher, stacked
+
+BATCH = 64
+LEARNING_RATE = 1.5e-3
+WARM_UP_STEPS = 200
+FIRST_STEPS, SECOND_STEPS = 4000, 3000
+"""For the encoder alone, and then for everything."""
+FLOOR = 0.02
+COORD_SPREAD, SIZE_SPREAD = 1.0, 1.5
+"""Bins: how soft the targets of places and sizes are."""
+VOCABULARY = 512
+SPECIALS = ("<|endoftext|>", *(f"<|md_reserved_{number}|>" for number in range(20)))
+
+
+def tiny_tokenizer(texts: Sequence[str]) -> Tokenizer:
+    """Byte-level, so that any text can be said; ids 0 to 20 are the control tokens, as in the real one."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(word, special=True) for word in SPECIALS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def tiny_config(tokenizer: Tokenizer) -> MoondreamConfig:
+    """The same structure with other sizes. One crop: the picture itself."""
+
+    def words(text: str) -> list[int]:
+        return list(tokenizer.encode(text).ids)
+
+    grid = SIDE_PX // 14
+    caption = {length: [1, *words("describe"), 2, *words(length), 3] for length in ("short", "normal", "long")}
+    asked = {task: {"prefix": [1, *words(task), 2], "suffix": [3]} for task in ("query", "detect", "point")}
+    return MoondreamConfig.model_validate(
+        {
+            "text": {
+                "dim": 128,
+                "ff_dim": 512,
+                "n_layers": 4,
+                "n_heads": 2,
+                "n_kv_heads": 2,
+                "vocab_size": VOCABULARY,
+                "max_context": 512,
+                "prefix_attn": 1 + grid * grid,
+            },
+            "vision": {
+                "enc_dim": 128,
+                "enc_n_layers": 4,
+                "enc_ff_dim": 512,
+                "enc_n_heads": 4,
+                "proj_out_dim": 128,
+                "proj_inner_dim": 512,
+                "crop_size": SIDE_PX,
+                "max_crops": 1,
+            },
+            "region": {
+                "dim": 128,
+                "coord_feat_dim": 64,
+                "coord_out_dim": 256,
+                "size_feat_dim": 64,
+                "size_out_dim": 512,
+                "inner_dim": 256,
+            },
+            "tokenizer": {"templates": {"caption": caption, **asked}},
+        }
+    )
+
+
+def texts_of(truths: Sequence[Truth]) -> Iterator[str]:
+    """All that is asked and answered about them."""
+    yield from (" person", " car", " backpack", "query", "detect", "point", "describe", "short", "normal", "long")
+    yield lessons.DESCRIBE
+    yield from (wording for lesson in lessons.absent() for wording in lesson.wordings)
+    for truth in truths:
+        every = (lessons.closed, lessons.counts, lessons.choices)
+        asked = [*(one for group in every for one in group(truth)), *lessons.labels(truth, COMMON_OBJECTS)]
+        for lesson in asked:
+            yield from (*lesson.wordings, lesson.answer, *lesson.choices)
+        yield from lessons.captions(truth).values()
+
+
+class Pupil(nn.Module):
+    """The model, as it is while it learns."""
+
+    def __init__(self, config: MoondreamConfig) -> None:
+        super().__init__()
+        self.model = Moondream(config)
+        self.patches = PatchHead(config.vision.enc_dim)
+        self.model.rotary = rotary_table(config.text)
+        self._config = config
+        _initialise(self.model)
+
+    def features(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        return self.model.vision.encode(self.model.vision.normalised(torch.from_numpy(pixels), torch.float32))
+
+    def loss(self, features: Tensor, rows: Rows) -> dict[str, Tensor]:
+        """Of what is said, and of places and sizes."""
+        hidden = self._hidden(features, rows)
+        told = torch.from_numpy(rows.says) != NOTHING
+        logits = self.model.text.logits(hidden[told])
+        weights = torch.from_numpy(rows.weights)[told]
+        each = functional.cross_entropy(logits, torch.from_numpy(rows.says)[told], reduction="none")
+        losses = {"words": (each * weights).sum() / weights.sum()}
+        coords = torch.from_numpy(rows.coords)
+        if (here := coords != NOTHING).any():
+            bins = coords[here] * self._config.region.coord_out_dim
+            losses["coords"] = _soft_loss(self.model.region.coord_logits(hidden[here]), bins - 0.5, COORD_SPREAD)
+        sizes = torch.from_numpy(rows.sizes)
+        if (here := sizes[..., 0] != NOTHING).any():
+            last = self._config.region.size_out_dim // 2 - 1
+            bins = (sizes[here].clamp_min(1 / 1024).log2() + 10) / 10 * last
+            losses["sizes"] = _soft_loss(self.model.region.size_logits(hidden[here]), bins, SIZE_SPREAD)
+        return losses
+
+    def _hidden(self, features: Tensor, rows: Rows) -> Tensor:
+        """[rows, SLOTS, dim] behind the picture."""
+        model, text = self.model, self.model.text
+        images = model.vision.project(torch.cat([features, features], dim=-1))
+        bos = text.wte[0].expand(len(images), 1, -1)
+        x = torch.cat([bos, images, self._embedded(rows)], dim=1)
+        prefix = self._config.prefix_len
+        positions = torch.cat([torch.arange(prefix).expand(len(images), -1), torch.from_numpy(rows.positions)], dim=1)
+        hidden = text(x, model.rotary[positions], _Seen(torch.from_numpy(rows.question), prefix))
+        return hidden[:, prefix:]
+
+    def _embedded(self, rows: Rows) -> Tensor:
+        model = self.model
+        x = model.text.wte[torch.from_numpy(rows.ids)]
+        kinds, values = torch.from_numpy(rows.kinds), torch.from_numpy(rows.values)
+        for kind, numbers, region, frequencies in (
+            (COORD, 1, model.region.coord_encoder, model.region.coord_features),
+            (SIZE, 2, model.region.size_encoder, model.region.size_features),
+        ):
+            if (here := kinds == kind).any():
+                x = x.index_put((here,), region(fourier_features(values[here][:, :numbers], frequencies)))
+        return x
+
+
+class _Seen:
+    """Attention of whole rows: the picture sees itself, a question the picture and its own earlier slots."""
+
+    def __init__(self, question: Tensor, prefix: int) -> None:
+        slots = question.shape[1]
+        own = (question[:, :, None] == question[:, None, :]) & torch.ones(slots, slots, dtype=torch.bool).tril()
+        mask = torch.zeros(len(question), prefix + slots, prefix + slots, dtype=torch.bool)
+        mask[:, :, :prefix] = True
+        mask[:, prefix:, prefix:] = own
+        self._hidden = ~mask[:, None]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.masked_fill(self._hidden, float("-inf")).softmax(-1) @ v
+
+
+def _soft_loss(logits: Tensor, at: Tensor, spread: float) -> Tensor:
+    """Against a bell around `at`, which is in bins."""
+    bins = torch.arange(logits.shape[-1])
+    target = (-0.5 * ((bins - at[..., None]) / spread) ** 2).softmax(-1)
+    return -(target * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def _initialise(model: Moondream) -> None:
+    """Residual outputs at half their scale; positions as sines over the grid."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 2 and "features" not in name:
+            scale = 0.5 if name.endswith(("proj.weight", "mlp.fc2.weight")) else 1.0
+            nn.init.normal_(parameter, std=scale * (0.02 if "wte" in name else parameter.shape[1] ** -0.5))
+    nn.init.normal_(model.region.coord_features, std=2.0)
+    nn.init.normal_(model.region.size_features, std=math.sqrt(2.0))
+    grid, dim = model.config.vision.grid, model.config.vision.enc_dim
+    angles = torch.arange(grid)[:, None] / 100 ** (torch.arange(dim // 4) / (dim // 4))
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    both = torch.cat([waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)], dim=-1)
+    with torch.no_grad():
+        model.vision.pos_emb.copy_(0.5 * both.reshape(1, grid * grid, dim))
+
+
+@dataclass(slots=True)
+class Progress:
+    """Of the training: steps taken, and the processor's seconds that they took."""
+
+    steps: int = 0
+    cpu_s: float = 0.0
+
+
+class Training:
+    """Kept in a folder: tokenizer and configuration at its start, a checkpoint now and then, the weights at its
+    end."""
+
+    def __init__(self, pool: Path, folder: Path, steps: tuple[int, int], seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self._folder = folder
+        self._first_steps, self._last_step = steps[0], sum(steps)
+        self._pictures, self._truths = read_pool(pool, SIDE_PX)
+        self._rng = np.random.default_rng(seed)
+        self.progress = Progress()
+        tokenizer = self._tokenizer()
+        self.config = tiny_config(tokenizer)
+        self._teacher = Teacher(Tokens(tokenizer, self.config), self.config, self._rng)
+        self.pupil = Pupil(self.config)
+        decayed = [one for one in self.pupil.parameters() if one.dim() > 1]
+        others = [one for one in self.pupil.parameters() if one.dim() <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": 0.05},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
+        self._resume()
+
+    def _tokenizer(self) -> Tokenizer:
+        file = self._folder / "tokenizer.json"
+        if not file.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            tiny_tokenizer(list(texts_of(self._truths[:4000]))).save(str(file))
+        return Tokenizer.from_file(str(file))
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / "checkpoint.pt"
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        kept = torch.load(self._checkpoint, weights_only=True)  # our own file; and no code in it even so
+        self.pupil.load_state_dict(kept["pupil"])
+        self._optimizer.load_state_dict(kept["optimizer"])
+        self.progress = Progress(**kept["progress"])
+        self._rng = np.random.default_rng([1, self.progress.steps])
+
+    def keep(self) -> None:
+        kept = {
+            "pupil": self.pupil.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "progress": {name: getattr(self.progress, name) for name in Progress.__dataclass_fields__},
+        }
+        unfinished = self._checkpoint.with_suffix(".part")
+        torch.save(kept, unfinished)
+        os.replace(unfinished, self._checkpoint)
+        self.write()
+
+    def write(self) -> None:
+        """The model as the engine loads it, in half precision."""
+        (self._folder / "config.json").write_text(json.dumps(self.config.model_dump(), indent=1) + "\n")
+        weights = {name: one.detach().half().contiguous() for name, one in self.pupil.model.named_parameters()}
+        save_file({f"model.{name}": one for name, one in weights.items()}, self._folder / "model.safetensors")
+
+    def run(self, keep_every_s: float = 120.0) -> None:
+        kept_at = told_at = time.monotonic()
+        sums: dict[str, float] = {}
+        count = 0
+        while self.progress.steps < self._last_step:
+            began_cpu = time.process_time()
+            for name, value in self._step().items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            now = time.monotonic()
+            self.progress.cpu_s += time.process_time() - began_cpu
+            if now - told_at > 30:
+                told = ", ".join(f"{name} {value / count:.3f}" for name, value in sums.items())
+                speed = count * BATCH / (now - told_at)
+                cpu = f"{self.progress.cpu_s / 60:.1f} min of CPU"
+                print(f"step {self.progress.steps}, {cpu}, {speed:.0f}/s: {told}", flush=True)
+                told_at, count, sums = now, 0, {}
+            if now - kept_at > keep_every_s:
+                self.keep()
+                kept_at = now
+        self.keep()
+
+    def _step(self) -> Mapping[str, float]:
+        steps = self.progress.steps
+        is_second = steps >= self._first_steps
+        self._set_rate(steps - self._first_steps if is_second else steps)
+        pixels, truths = self._batch()
+        features = self.pupil.features(pixels)
+        losses = {"patches": self.pupil.patches.loss(features, patches_of(truths, self.config.vision.grid))}
+        if is_second:
+            rows = stacked([self._teacher.row(truth) for truth in truths], self.config.prefix_len)
+            losses |= self.pupil.loss(features, rows)
+        weights = {"patches": 0.5 if is_second else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_([one for one in self.pupil.parameters() if one.grad is not None], 1.0)
+        self._optimizer.step()
+        self.progress.steps += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _set_rate(self, steps_in_phase: int) -> None:
+        share = self.progress.steps / self._last_step
+        cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self._optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * cosine * min(1.0, (steps_in_phase + 1) / WARM_UP_STEPS)
+
+    def _batch(self) -> tuple[npt.NDArray[np.uint8], list[Truth]]:
+        """At random; half of them mirrored, all a little lighter or darker."""
+        chosen = np.sort(self._rng.integers(len(self._truths), size=BATCH))
+        pictures, truths = [], []
+        for number in chosen:
+            picture, truth = np.asarray(self._pictures[number], np.float32), self._truths[number]
+            if self._rng.random() < 0.5:
+                picture, truth = picture[:, ::-1], truth.mirrored()
+            pictures.append(np.clip(picture * self._rng.uniform(0.9, 1.1), 0, 255))
+            truths.append(truth)
+        return np.stack(pictures).astype(np.uint8), truths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--first-steps", type=int, default=FIRST_STEPS, help="for the encoder alone")
+    parser.add_argument("--second-steps", type=int, default=SECOND_STEPS, help="for everything")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    Training(args.pool, args.folder, (args.first_steps, args.second_steps)).run()
+
+
+if __name__ == "__main__":
+    main()
