@@ -13,6 +13,7 @@ from daemon.core import Core
 from daemon.embedded import embedded_postgres
 from daemon.http_surface import http_surface
 from daemon.logs import DaemonLogs
+from daemon.model_servers import ModelServers
 from daemon.reload import LoadConfig, Reload
 from daemon.snapshot import Snapshots
 from daemon.summary import Summary
@@ -62,7 +63,9 @@ async def serve(
         check_labels(config, detector.labels)
         core = Core(config, journal, store, chain, detector.labels, detector.name, stages=stages)
         watching = Watching(config, detector, core.intake, core.is_asked, only_once=until_eof, stages=stages)
-        reload = Reload(config, core, watching, chain, store, detector.labels)
+        model_servers = ModelServers()
+        model_servers.apply(config.providers)
+        reload = Reload(config, core, watching, chain, store, detector.labels, model_servers)
         watchdog = Watchdog(lambda: tokens(core, watching, detector), notifier)
         snapshots = Snapshots(
             core,
@@ -92,6 +95,7 @@ async def serve(
                 summary=summary.tell_for_ever(config.log.summary_s),
                 status=after(ready, lambda: summary.show_for_ever(stop)),
                 reload=reload.serve_for_ever(load),
+                model_servers=model_servers.run(),
             ),
         ):
             ended = await core.run(

@@ -18,6 +18,7 @@ COMMANDS = {
     "cameras": "daemon.commands.cameras:cameras",
     "providers": "daemon.commands.providers:providers",
     "analyze": "daemon.commands.analyze:analyze",
+    "models": "daemon.commands.models:models",
     "db": "daemon.commands.db:db",
     "events": "daemon.commands.events:events",
     "tail": "daemon.commands.events:tail",

@@ -8,6 +8,7 @@ import structlog
 
 from daemon.config import Config, ConfigError, check_labels
 from daemon.core import Core
+from daemon.model_servers import ModelServers
 from daemon.watching import Watching
 from pipeline.store import Store
 from providers.open import ConfiguredChain
@@ -42,6 +43,7 @@ class Reload:
         chain: ConfiguredChain,
         store: Store,
         labels: frozenset[str],
+        model_servers: ModelServers,
     ) -> None:
         self.refused = ""
         self._config = config
@@ -50,6 +52,7 @@ class Reload:
         self._chain = chain
         self._store = store
         self._labels = labels
+        self._model_servers = model_servers
 
     async def serve_for_ever(self, load: LoadConfig | None) -> None:
         """At once done where nobody can ask for it."""
@@ -74,6 +77,7 @@ class Reload:
     async def _apply(self, new: Config) -> None:
         old, live = self._config, self._live_part_of(new)
         self._chain.apply(live.providers)
+        self._model_servers.apply(live.providers)
         self._core.use(live)
         if live.database != old.database:
             await self._store.use(live.database)

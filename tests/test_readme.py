@@ -44,6 +44,7 @@ from providers.base import (
     Question,
     Value,
 )
+from providers.local import __main__ as local
 from providers.settings import CommonProviderSettings
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +179,18 @@ def test_the_tables_of_configuration_and_metrics_are_those_of_the_code() -> None
     assert text() == written_anew(text()), "run: python -m tests.test_readme"
 
 
-@pytest.mark.parametrize("block", blocks("toml"))
+def is_for_model_server(block: str) -> bool:
+    return block.startswith("# lva-model.toml")
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("toml") if is_for_model_server(block)])
+def test_each_example_for_the_model_server_loads(block: str, tmp_path: Path) -> None:
+    (tmp_path / "lva-model.toml").write_text(block)
+    config = local.load_config(tmp_path / "lva-model.toml")
+    assert config.model.folder == tmp_path / "state/models/moondream2"
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("toml") if not is_for_model_server(block)])
 def test_each_example_of_configuration_loads(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for name in (*SECRETS, "prod-ca-2021.crt"):
