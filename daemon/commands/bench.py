@@ -18,11 +18,20 @@ from daemon.logs import LogSettings, configure_logs
 
 DEMO = Path(__file__).parents[1] / "demo"
 
+
+def _models(material: Material) -> AsyncIterator[Figure]:
+    """Needs torch, of the extra `models`, which no other section loads."""
+    from daemon.bench import models
+
+    return models.measure(material)
+
+
 SECTIONS: dict[str, Callable[[Material], Iterator[Figure] | AsyncIterator[Figure]]] = {
     "trigger": trigger_path.measure,
     "storage": storage.measure,
     "flood": flood.measure,
     "live": live.measure,
+    "models": _models,
 }
 
 
@@ -35,7 +44,7 @@ SECTIONS: dict[str, Callable[[Material], Iterator[Figure] | AsyncIterator[Figure
 @click.option("--size-px", default=416, show_default=True, help="Long side of the detector's input.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def bench(sections: tuple[str, ...], clip: Path, model: Path, size_px: int, out: Path | None) -> None:
-    """Measure this machine: trigger, storage, flood, live; all of them if none is named."""
+    """Measure this machine: trigger, storage, flood, live, models; all of them if none is named."""
     configure_logs(LogSettings(level="error"), stream=sys.stderr)
     figures: list[Figure] = []
     for section in sections or SECTIONS:
