@@ -19,7 +19,8 @@ ASK = ("--question", "open=yesno:Is the gate open?", "--question", "people=count
 
 
 def a_model(wire: Wire) -> None:
-    wire.on("/v1/query", told({"answer": "Yes", "model": "moondream-test"}))
+    likely = {"answer": "yes", "probabilities": {"yes": 0.9, "no": 0.1}, "mass": 0.8}
+    wire.on("/v1/query", told({**likely, "model": "moondream-test"}))
     wire.on("/v1/detect", told({"objects": [{"x_min": 0.1, "y_min": 0.1, "x_max": 0.2, "y_max": 0.2}]}))
 
 

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.questions import COMMON_OBJECTS
 from providers.base import Box, Point
 from providers.local.engine import Asked, Engine, open_engine
 from providers.local.settings import ModelSettings
@@ -137,8 +136,6 @@ async def _paper(engine: Engine, marks: Marks, picture: bytes, truth: Truth) -> 
                 group.create_task(_choose(engine, mark(lesson.about, kind), picture, lesson))
         for lesson in lessons.counts(truth):
             group.create_task(_count(engine, mark, picture, lesson))
-        for lesson in lessons.labels(truth, COMMON_OBJECTS):
-            group.create_task(_say(engine, mark("labels, word for word", "labels"), picture, lesson))
         for label, (name, _) in KINDS.items():
             if label not in truth.fuzzy:
                 group.create_task(_boxes(engine, mark, picture, name, label, truth))
@@ -153,11 +150,6 @@ ASKED = Asked(max_tokens=64)
 async def _choose(engine: Engine, score: Score, picture: bytes, lesson: Lesson) -> None:
     chosen = await engine.choose(picture, lesson.wordings[0], {one: (one,) for one in lesson.choices}, ASKED)
     score.answer(chosen.choice == lesson.answer, lesson.answer)
-
-
-async def _say(engine: Engine, score: Score, picture: bytes, lesson: Lesson) -> None:
-    said = (await engine.query(picture, lesson.wordings[0], ASKED)).text
-    score.answer(said == lesson.answer, lesson.answer)
 
 
 async def _count(engine: Engine, mark: Any, picture: bytes, lesson: Lesson) -> None:

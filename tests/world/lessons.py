@@ -1,6 +1,6 @@
 """Questions about a tableau, with their true answers. What is not clear to see is not asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -182,15 +182,6 @@ def choices(truth: Truth) -> Iterator[Lesson]:
         yield Lesson("car_colour", ("What colour is the car?", "Which colour has the car?"), colour, COLOURS_ASKED)
     if (sides := truth.sides) and len(sides) == 1:
         yield Lesson("side", ("On which side is the person?", "Where is the person?"), sides[0], SIDES)
-
-
-def labels(truth: Truth, listed: Sequence[str]) -> Iterator[Lesson]:
-    """Which of these can be seen, in the form in which a daemon asks for it."""
-    if truth.fuzzy:
-        return
-    seen = [label for label in listed if truth.of(label)]
-    form = "What is visible in the picture? List only those that are visible of: {}. If none, answer none."
-    yield Lesson("labels", (form.format(", ".join(listed)),), ", ".join(seen) or "none")
 
 
 def captions(truth: Truth) -> Mapping[str, str]:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.questions import COMMON_OBJECTS
 from providers.local.moondream2.config import MoondreamConfig
 from providers.local.moondream2.tokens import Tokens
 from tests.world import lessons
 from tests.world.lessons import KINDS, Lesson, Thing, Truth
 
 TOKEN, COORD, SIZE = range(3)
-SLOTS = 128
+SLOTS = 120
 """Of a row, behind the picture, at most."""
 WORD, CAPTION, ONE_MORE, END = 1.0, 0.25, 0.5, 0.1
 """Weights of what is to be said: a short answer, a token of a caption, that there is one more object, the end."""
@@ -88,14 +87,12 @@ class Teacher:
                 label, is_box = finds[int(number)]
                 yield self.found(KINDS[label][0], truth.of(label), is_box)
         yield from (self.answer(one) for one in counts if one.about == "count_person" or rng.random() < 0.3)
+        if captions := lessons.captions(truth):
+            yield from self._described(captions)
         yield from (self.answer(closed[int(n)]) for n in rng.choice(len(closed), min(3, len(closed)), replace=False))
         yield from (self.answer(one) for one in choices if one.about != "car_colour" and rng.random() < 0.6)
         if rng.random() < 0.4:
             yield self.answer(self._absent[int(rng.integers(len(self._absent)))])
-        if captions := lessons.captions(truth):
-            yield from self._described(captions)
-        if rng.random() < 0.2:
-            yield from (self.answer(one) for one in lessons.labels(truth, COMMON_OBJECTS))
 
     def _described(self, captions: Mapping[str, str]) -> Iterator[Slots]:
         chance = self._rng.random()

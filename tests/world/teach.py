@@ -23,7 +23,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.questions import COMMON_OBJECTS
 from providers.local.moondream2.config import MoondreamConfig
 from providers.local.moondream2.layers import fourier_features
 from providers.local.moondream2.model import Moondream
@@ -38,12 +37,13 @@ from tests.world.rows import COORD, NOTHING, SIZE, Rows, Teacher, stacked
 BATCH = 64
 LEARNING_RATE = 1.5e-3
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 4000, 3000
+FIRST_STEPS, SECOND_STEPS = 3500, 2500
 """For the encoder alone, and then for everything."""
 FLOOR = 0.02
 COORD_SPREAD, SIZE_SPREAD = 1.0, 1.5
 """Bins: how soft the targets of places and sizes are."""
-VOCABULARY = 512
+VOCABULARY = 640
+"""At most: there are fewer words."""
 SPECIALS = ("<|endoftext|>", *(f"<|md_reserved_{number}|>" for number in range(20)))
 
 
@@ -79,7 +79,7 @@ def tiny_config(tokenizer: Tokenizer) -> MoondreamConfig:
                 "n_layers": 4,
                 "n_heads": 2,
                 "n_kv_heads": 2,
-                "vocab_size": VOCABULARY,
+                "vocab_size": tokenizer.get_vocab_size(),
                 "max_context": 512,
                 "prefix_attn": 1 + grid * grid,
             },
@@ -113,8 +113,7 @@ def texts_of(truths: Sequence[Truth]) -> Iterator[str]:
     yield from (wording for lesson in lessons.absent() for wording in lesson.wordings)
     for truth in truths:
         every = (lessons.closed, lessons.counts, lessons.choices)
-        asked = [*(one for group in every for one in group(truth)), *lessons.labels(truth, COMMON_OBJECTS)]
-        for lesson in asked:
+        for lesson in (one for group in every for one in group(truth)):
             yield from (*lesson.wordings, lesson.answer, *lesson.choices)
         yield from lessons.captions(truth).values()
 
