@@ -1,6 +1,1 @@
-import sys
-from types import ModuleType
-from typing import cast
-
-# Importing openvino would tell Google Analytics that, and where, it runs; without this module of its own it can't.
-sys.modules["openvino_telemetry"] = cast(ModuleType, None)
+import providers  # noqa: F401  keeps openvino from telling that it runs

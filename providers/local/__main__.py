@@ -34,10 +34,11 @@ def main() -> None:
     checking = commands.add_parser("check-vectors", help="compare the engine with recorded answers of the reference")
     checking.add_argument("folder", type=Path)
     checking.add_argument("--device", default="cpu")
+    checking.add_argument("--precision", default="f32", choices=["f32", "bf16", "f16", "int8", "int4"])
     args = parser.parse_args()
     _configure_logs()
     if args.command == "check-vectors":
-        sys.exit(_check_vectors(args.folder, args.device))
+        sys.exit(_check_vectors(args.folder, args.device, args.precision))
     if args.parent:
         die_with_the_parent(args.parent)
     if not args.config:
@@ -122,11 +123,11 @@ async def _until(stopping: "asyncio.Future[Any]", engine: Engine) -> int:
     return 0
 
 
-def _check_vectors(folder: Path, device: str) -> int:
+def _check_vectors(folder: Path, device: str, precision: str) -> int:
     from providers.local.moondream2.vectors import check
 
     try:
-        agrees = check(folder, print, device)
+        agrees = check(folder, print, device, precision)
     except ModelError as error:
         print(f"lva-model: {error}", file=sys.stderr)
         return 2

@@ -1,10 +1,25 @@
 """What a model runs on, and in which precision."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 
 from providers.local.errors import ModelError
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+_BITS: dict[str, Literal[4, 8]] = {"int8": 8, "int4": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What is computed in; and of how many bits the weights are, where that is another number."""
+
+    dtype: torch.dtype
+    bits: Literal[0, 4, 8] = 0
+
+    def __str__(self) -> str:
+        return f"int{self.bits}" if self.bits else str(self.dtype).removeprefix("torch.")
 
 
 def device_of(name: str) -> torch.device:
@@ -21,10 +36,17 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """`auto`: what the device is fast at; on a CPU without instructions for bfloat16 that is float32."""
-    if precision != "auto":
-        return DTYPES[precision]
+def precision_of(name: str, device: torch.device) -> Precision:
+    """`auto`: what the device is fast at; on a CPU without instructions for bfloat16 that is float32. Raises
+    ModelError for what the device can't do."""
+    if bits := _BITS.get(name):
+        if device.type != "cpu":
+            raise ModelError(f"precision {name!r} is for CPUs; on {device.type} take bf16, f16 or auto")
+        return Precision(torch.float32, bits)
+    return Precision(_DTYPES[name] if name != "auto" else _fast_dtype(device))
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if has_bf16 else torch.float32

@@ -7,7 +7,6 @@ What is in a batch ends together; what comes meanwhile waits for the next one.
 import asyncio
 import math
 import os
-import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -17,16 +16,18 @@ from typing import Any
 import structlog
 import torch
 from PIL import Image
+from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria
 
 from providers.local.answers import Answer, Choice, Filled, Found
-from providers.local.devices import device_of, dtype_of, is_out_of_memory
+from providers.local.devices import device_of, is_out_of_memory, precision_of
 from providers.local.engine import Asked, CaptionLength, Reference
 from providers.local.errors import BadRequestError, ModelError, UnsupportedError
 from providers.local.escaping import harmless
+from providers.local.linear import Compressed
 from providers.local.pictures import Prepared
 from providers.local.settings import ModelSettings
-from providers.local.waiting import Waiting, deliver
+from providers.local.waiting import Waiting, deliver, served
 
 log = structlog.get_logger()
 
@@ -312,20 +313,16 @@ class Llava:
 async def open_engine(settings: ModelSettings) -> AsyncIterator[Llava]:
     """Loaded, and with its thread running. Raises ModelError."""
     engine, worker = await asyncio.to_thread(_loaded, settings)
-    thread = threading.Thread(target=worker.run, name="engine", daemon=True)
-    thread.start()
-    try:
+    async with served(worker.waiting, worker.run, END_S):
         yield engine
-    finally:
-        worker.waiting.close()
-        await asyncio.to_thread(thread.join, END_S)
 
 
 def _loaded(settings: ModelSettings) -> tuple[Llava, _Worker]:
     """From the folder alone: no code from it, no pickle, no network."""
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = device_of(settings.device)
-    dtype = dtype_of(settings.precision, device)
+    precision = precision_of(settings.precision, device)
+    dtype = "auto" if precision.bits else precision.dtype
     own = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(settings.folder, **own)
@@ -333,6 +330,16 @@ def _loaded(settings: ModelSettings) -> tuple[Llava, _Worker]:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{settings.folder}: {error}") from error
     model = model.to(device).eval()
+    if precision.bits:
+        _compress(model, precision.bits)
+        model.to(precision.dtype)
     worker = _Worker(model, processor, settings)
-    version = f"{model.config.model_type} {settings.folder.name} {str(dtype).removeprefix('torch.')}"
+    version = f"{model.config.model_type} {settings.folder.name} {precision}"
     return Llava(worker, settings, version), worker
+
+
+def _compress(model: nn.Module, bits: int) -> None:
+    """The language model, which is nearly all of it; what sees, and what chooses the words, has 8 bits in any case."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Linear):
+            model.set_submodule(name, Compressed(layer, bits if ".language_model." in name else 8))

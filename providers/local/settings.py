@@ -12,8 +12,9 @@ class ModelSettings(Section):
     engine: Literal["moondream2", "llava"] = Field("moondream2", description="Who answers")
     folder: Path = Field(description="With model.safetensors, config.json and tokenizer.json")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one")
-    precision: Literal["auto", "f32", "bf16", "f16"] = Field(
-        "auto", description="auto: bf16 where the device is fast at it, else f32; int8 and int4 need less memory"
+    precision: Literal["auto", "f32", "bf16", "f16", "int8", "int4"] = Field(
+        "auto",
+        description="auto: bf16 where the device is fast at it, else f32; int8, int4: smaller and faster, for CPUs",
     )
     threads: int = Field(0, ge=0, le=1024, description="Of a CPU; 0: as many as there are cores")
     max_side_px: int = Field(

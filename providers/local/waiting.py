@@ -1,9 +1,10 @@
 """Jobs that wait for an engine: bounded, the most urgent first, and handed over to one thread."""
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -108,3 +109,15 @@ class Waiting(Generic[J]):
 def deliver(job: Waits, result: Any) -> None:
     with suppress(InvalidStateError):  # it was cancelled
         job.future.set_result(result)
+
+
+@asynccontextmanager
+async def served(waiting: Waiting[Any], serve: Callable[[], None], end_s: float) -> AsyncIterator[None]:
+    """`serve` has a thread of its own, until those who wait are told that it closes; then so long to end."""
+    thread = threading.Thread(target=serve, name="engine", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        waiting.close()
+        await asyncio.to_thread(thread.join, end_s)

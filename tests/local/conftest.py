@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed (MODELS=0)")
 
 import torch
 
+from providers.local.devices import Precision
 from providers.local.engine import Engine, open_engine
 from providers.local.moondream2.config import load_config
 from providers.local.moondream2.model import Moondream
@@ -49,7 +50,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model() -> Moondream:
     config = load_config(VECTORS / "config.json")
-    return load_model(config, VECTORS / "weights.safetensors", torch.device("cpu"), torch.float32)
+    return load_model(config, VECTORS / "weights.safetensors", torch.device("cpu"), Precision(torch.float32))
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,19 @@ async def test_choices_are_weighed(llava: Engine) -> None:
     assert choice.choice == max(choice.probabilities, key=lambda one: choice.probabilities[one])
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+async def test_in_few_bits_it_is_nearly_as_sure_of_the_same(llava: Engine, folder: Path, precision: str) -> None:
+    choices = {"yes": ("yes",), "no": ("no",), "maybe": ("it may be so",)}
+    whole = await llava.choose(a_picture("red"), "What?", choices, FEW)
+    settings = ModelSettings.model_validate({"engine": "llava", "folder": folder, "precision": precision, "threads": 1})
+    async with open_engine(settings) as compressed:
+        assert compressed.version.endswith(precision)
+        choice = await compressed.choose(a_picture("red"), "What?", choices, FEW)
+    assert choice.probabilities != whole.probabilities
+    for one, share in choice.probabilities.items():
+        assert share == pytest.approx(whole.probabilities[one], rel=0.2)
+
+
 async def test_captions_and_what_it_can_not_do(llava: Engine) -> None:
     assert (await llava.caption(a_picture("red"), "short", FEW)).tokens
     for asking in (

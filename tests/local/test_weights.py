@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from providers.local.devices import Precision
 from providers.local.errors import ModelError
 from providers.local.moondream2.config import MoondreamConfig, load_config
 from providers.local.moondream2.tokens import Tokens, load_tokens
@@ -30,7 +31,7 @@ def tensors() -> dict[str, torch.Tensor]:
 def loaded(folder: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> Any:
     file = folder / "some.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
-    return load_model(CONFIG, file, CPU, dtype)
+    return load_model(CONFIG, file, CPU, Precision(dtype))
 
 
 OLD = (
@@ -127,17 +128,17 @@ def test_weights_of_another_model_are_refused_by_name(
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.safetensors"
     with pytest.raises(ModelError, match="no such file"):
-        load_model(CONFIG, file, CPU, torch.float32)
+        load_model(CONFIG, file, CPU, Precision(torch.float32))
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.safetensors"):
-        load_model(CONFIG, file, CPU, torch.float32)
+        load_model(CONFIG, file, CPU, Precision(torch.float32))
 
 
 def test_half_a_file_is_refused(tmp_path: Path) -> None:
     whole = (VECTORS / "weights.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
-        load_model(CONFIG, tmp_path / "model.safetensors", CPU, torch.float32)
+        load_model(CONFIG, tmp_path / "model.safetensors", CPU, Precision(torch.float32))
 
 
 @pytest.mark.parametrize(

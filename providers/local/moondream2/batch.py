@@ -79,7 +79,7 @@ class Batch:
         """All crops of all pictures together, then all their prefixes."""
         model, text = self.model, self.model.text
         embeddings = model.vision(pictures)
-        bos = text.wte[model.config.tokenizer.bos_id].expand(len(pictures), 1, -1)
+        bos = text.embed(torch.full((len(pictures), 1), model.config.tokenizer.bos_id, device=model.device))
         slots = torch.cat([bos, embeddings], dim=1)
         attend = PrefixPass()
         text(slots, model.rotary[None, : slots.shape[1]], attend)
@@ -145,7 +145,7 @@ class Batch:
         model = self.model
         kind: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
         ids = torch.tensor([feed.id if isinstance(feed, Token) else 0 for feed in feeds], device=model.device)
-        x = model.text.wte[ids]
+        x = model.text.embed(ids)
         if coords := [(n, feed.value) for n, feed in enumerate(feeds) if isinstance(feed, Place)]:
             places, values = zip(*coords, strict=True)
             x[list(places)] = model.region.encode_coords(torch.tensor(values, **kind)[:, None])

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from PIL import Image
 
 from providers.local import forms
 from providers.local.answers import Answer, Choice, Filled, Found
-from providers.local.devices import device_of, dtype_of
+from providers.local.devices import device_of, precision_of
 from providers.local.engine import Asked, CaptionLength, Reference
 from providers.local.errors import BadRequestError
 from providers.local.moondream2 import skills
@@ -28,6 +27,7 @@ from providers.local.moondream2.tokens import Tokens, load_tokens
 from providers.local.moondream2.weights import load_model
 from providers.local.pictures import Prepared
 from providers.local.settings import ModelSettings
+from providers.local.waiting import served
 
 T = TypeVar("T")
 
@@ -212,13 +212,8 @@ def _centre(place: Reference) -> tuple[float, float]:
 async def open_engine(settings: ModelSettings) -> AsyncIterator[Moondream2]:
     """Loaded, and with its thread running. Raises ModelError."""
     engine, scheduler = await asyncio.to_thread(_loaded, settings)
-    thread = threading.Thread(target=scheduler.run, name="engine", daemon=True)
-    thread.start()
-    try:
+    async with served(scheduler.waiting, scheduler.run, _END_S):
         yield engine
-    finally:
-        scheduler.waiting.close()
-        await asyncio.to_thread(thread.join, _END_S)
 
 
 def _loaded(settings: ModelSettings) -> tuple[Moondream2, Scheduler]:
@@ -226,7 +221,8 @@ def _loaded(settings: ModelSettings) -> tuple[Moondream2, Scheduler]:
     device = device_of(settings.device)
     config = load_config(settings.folder / "config.json")
     tokens = load_tokens(settings.folder / "tokenizer.json", config)
-    model = load_model(config, settings.folder / "model.safetensors", device, dtype_of(settings.precision, device))
+    precision = precision_of(settings.precision, device)
+    model = load_model(config, settings.folder / "model.safetensors", device, precision)
     limits = Limits(
         rows=settings.rows,
         waiting=settings.waiting,
@@ -234,5 +230,5 @@ def _loaded(settings: ModelSettings) -> tuple[Moondream2, Scheduler]:
         row_bytes=settings.rows_mb * 2**20,
     )
     scheduler = Scheduler(Batch(model), limits)
-    version = f"moondream2 {settings.folder.name} {str(model.dtype).removeprefix('torch.')}"
+    version = f"moondream2 {settings.folder.name} {precision}"
     return Moondream2(scheduler, tokens, settings, version), scheduler

@@ -32,4 +32,4 @@ class Moondream(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.text.wte.dtype
+        return self.text.post_ln.weight.dtype

@@ -62,6 +62,10 @@ class Text(nn.Module):
         out: Tensor = attn.proj(mixed.transpose(1, 2).reshape(rows, tokens, dim))
         return out
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """[…] → […, dim]"""
+        return self.wte[ids].to(self.post_ln.weight.dtype)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[…, dim] → […, vocab_size], in float32."""
         return self.lm_head(self.post_ln(hidden)).float()

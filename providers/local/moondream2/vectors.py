@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from providers.local.answers import Answer, Found
+from providers.local.devices import precision_of
 from providers.local.engine import Reference
 from providers.local.errors import ModelError
 from providers.local.moondream2 import skills
@@ -77,7 +78,7 @@ class Comparison:
 class Vectors:
     """A folder, and the model in it. Raises ModelError where it is none."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, device: str = "cpu", precision: str = "f32") -> None:
         self.folder = folder
         try:
             self.index: Mapping[str, Any] = json.loads((folder / "vectors.json").read_text("utf-8"))
@@ -91,7 +92,10 @@ class Vectors:
         self.tokens: Tokens = load_tokens(folder / "tokenizer.json", self.config)
         torch.backends.cuda.matmul.allow_tf32 = False
         self.model: Moondream = load_model(
-            self.config, folder / "weights.safetensors", torch.device(device), torch.float32
+            self.config,
+            folder / "weights.safetensors",
+            torch.device(device),
+            precision_of(precision, torch.device(device)),
         )
         self.allowed: Mapping[str, float] = self.index["tolerances"]["recommended_atol_float32"]
         self.crops: dict[str, Crops] = {}
@@ -238,7 +242,8 @@ class Vectors:
         """The slots of a picture, what the decoder makes of them, and what it keeps."""
         model = self.model
         embeddings = model.vision([crops])
-        x = torch.cat([model.text.wte[self.config.tokenizer.bos_id].expand(1, 1, -1), embeddings], dim=1)
+        bos = model.text.embed(torch.tensor([[self.config.tokenizer.bos_id]], device=model.device))
+        x = torch.cat([bos, embeddings], dim=1)
         attend = PrefixPass()
         hidden = model.text(x, model.rotary[None, : x.shape[1]], attend)
         [prefix] = attend.prefixes()
@@ -444,11 +449,11 @@ def interleaved(x: Tensor, half: int) -> Tensor:
     return torch.cat([pairs, x[..., 2 * half :]], dim=-1)
 
 
-def check(folder: Path, tell: Callable[[str], None], device: str = "cpu") -> bool:
+def check(folder: Path, tell: Callable[[str], None], device: str = "cpu", precision: str = "f32") -> bool:
     """Compare everything in the folder, telling a line for each step, and one for each thing that differs. True when
     nothing does. Raises ModelError where the folder can't be used."""
     agrees = True
-    for step in Vectors(folder, device).check():
+    for step in Vectors(folder, device, precision).check():
         tell(step.line())
         for problem in step.problems:
             tell(f"  DIFFERS {problem}")
