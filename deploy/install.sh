@@ -4,7 +4,7 @@
 #
 #   ENABLE=1                     enable and start the service too
 #   PYTHON=/usr/bin/python3      the interpreter that the service will use; with DESTDIR it has the same path there
-#   LOCK=requirements/base.txt   what is installed beside the project. pip's own variables hold, such as
+#   LOCK=requirements/base.txt   what is installed beside the project; requirements/models.txt for lva-model. pip's own variables hold, such as
 #                                PIP_FIND_LINKS=folder PIP_NO_INDEX=1 for a machine without network
 set -eu
 umask 022
@@ -64,7 +64,8 @@ pip_install() {
 place_files() {
     place 644 README.md "$home/README.md"
     place 755 deploy/lva "$PREFIX/bin/lva"
-    place 644 deploy/systemd/lva.service "$unit"
+    place 644 deploy/systemd/lva.service "$units/lva.service"
+    place 644 deploy/systemd/lva-model.service "$units/lva-model.service"
     place 644 deploy/systemd/lva.sysusers "$sysusers"
     place 644 deploy/systemd/lva.tmpfiles "$tmpfiles"
     for drop_in in "$source_dir"/deploy/systemd/drop-ins/*.conf; do
@@ -72,7 +73,9 @@ place_files() {
     done
     install -d -m 750 "$DESTDIR/etc/lva"
     install -d -m 700 "$DESTDIR/etc/lva/credentials"
-    [ -e "$DESTDIR/etc/lva/config.toml" ] || place 640 deploy/config.toml /etc/lva/config.toml
+    for file in config.toml lva-model.toml; do
+        [ -e "$DESTDIR/etc/lva/$file" ] || place 640 "deploy/$file" "/etc/lva/$file"
+    done
 }
 
 # place MODE FILE PATH: a file of ours at its place, where /usr/lib/lva in its text is what it really is.
@@ -102,6 +105,7 @@ tell_systemd() {
     systemctl daemon-reload
     systemctl try-restart lva.service ||
         fail "installed, but the service does not start, and systemd goes on trying. What it says: journalctl -u lva -n 20"
+    systemctl try-restart lva-model.service || echo "lva-model does not start: journalctl -u lva-model -n 20" >&2
     [ "${ENABLE:-0}" != 1 ] || systemctl enable --now lva.service
 }
 

@@ -11,7 +11,7 @@ case $PREFIX in
 /usr | /usr/local) declared=$PREFIX/lib ;;
 *) declared=/etc ;; # systemd looks nowhere else
 esac
-unit=$declared/systemd/system/lva.service
+units=$declared/systemd/system
 sysusers=$declared/sysusers.d/lva.conf
 tmpfiles=$declared/tmpfiles.d/lva.conf
 

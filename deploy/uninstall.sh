@@ -7,13 +7,17 @@ set -eu
 . "$(dirname "$0")/paths.sh"
 check_paths
 
-! systemd_runs || ! systemctl cat lva.service >/dev/null 2>&1 || systemctl disable --now --quiet lva.service
+for service in lva lva-model; do
+    ! systemd_runs || ! systemctl cat $service.service >/dev/null 2>&1 || systemctl disable --now --quiet $service.service
+done
 rm -rf "$DESTDIR$home"
-rm -f "$DESTDIR$PREFIX/bin/lva" "$DESTDIR$unit" "$DESTDIR$sysusers" "$DESTDIR$tmpfiles"
+rm -f "$DESTDIR$PREFIX/bin/lva" "$DESTDIR$sysusers" "$DESTDIR$tmpfiles"
+rm -f "$DESTDIR$units/lva.service" "$DESTDIR$units/lva-model.service"
 ! systemd_runs || systemctl daemon-reload
 
 if [ "${PURGE:-0}" = 1 ]; then
-    rm -rf "$DESTDIR/etc/lva" "$DESTDIR/var/lib/lva" "$DESTDIR/etc/systemd/system/lva.service.d"
+    rm -rf "$DESTDIR/etc/lva" "$DESTDIR/var/lib/lva" "$DESTDIR/var/cache/lva-model"
+    rm -rf "$DESTDIR/etc/systemd/system/lva.service.d" "$DESTDIR/etc/systemd/system/lva-model.service.d"
     [ -n "$DESTDIR" ] || ! getent passwd lva >/dev/null || userdel lva
     echo "removed, with configuration, credentials and everything recorded"
 else

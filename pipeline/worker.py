@@ -69,7 +69,15 @@ class Asker:
 
     def request(self, event: Event) -> Request:
         questions = self.questions_for(event)
-        return Request(event.id, event.jpeg, questions, event.detections, self.detector_labels, self.detector)
+        return Request(
+            event.id,
+            event.jpeg,
+            questions,
+            event.detections,
+            self.detector_labels,
+            self.detector,
+            urgency=event.priority,
+        )
 
 
 class Retries:

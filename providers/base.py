@@ -112,6 +112,7 @@ class Request:
 
     `jpeg` is a complete JPEG file. `detections` is what the detector saw in the same frame, and
     `detector_labels` is every label that it could have seen: only for those does an absence mean none.
+    `urgency` is for servers that answer in an order: the lower, the sooner.
     """
 
     event_id: UUID
@@ -120,6 +121,7 @@ class Request:
     detections: tuple[Detection, ...] = ()
     detector_labels: frozenset[str] = frozenset()
     detector: str = ""
+    urgency: int = 0
 
 
 class Failure(StrEnum):

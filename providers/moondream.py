@@ -118,7 +118,7 @@ class Moondream:
     async def _ask(self, request: Request) -> Analysis:
         asking = Asking(request)
         skills = {question.name: self._skills(question) for question in request.questions}
-        told = await self._call_all(list(dict.fromkeys(chain(*skills.values()))), as_data_uri(request.jpeg))
+        told = await self._call_all(list(dict.fromkeys(chain(*skills.values()))), self._common(request))
         for one in told.values():
             if one.failure is not None and one.failure.failure not in CONTENT_FAILURES:
                 raise one.failure
@@ -142,28 +142,34 @@ class Moondream:
         closed = closed_skills(question) if self._settings.dialect == "local" else ()
         return closed or (skill_for(question),)
 
-    async def _call_all(self, skills: Sequence[Skill], image_url: str) -> dict[Skill, _Told]:
+    def _common(self, request: Request) -> dict[str, Any]:
+        """What each call about this picture says."""
+        common: dict[str, Any] = {"image_url": as_data_uri(request.jpeg), "stream": False}
+        if self._model:
+            common["model"] = self._model
+        if self._settings.dialect == "station":
+            common["timeout"] = self._settings.timeout_s
+        if self._settings.dialect == "local":
+            common["priority"] = request.urgency
+        return common
+
+    async def _call_all(self, skills: Sequence[Skill], common: dict[str, Any]) -> dict[Skill, _Told]:
         """All at once where the server makes one batch of them, else one after another, up to the first that
         fails."""
         if self._settings.dialect == "local":
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._call(skill, image_url), name=skill.path) for skill in skills]
+                tasks = [group.create_task(self._call(skill, common), name=skill.path) for skill in skills]
             return {skill: task.result() for skill, task in zip(skills, tasks, strict=True)}
         told: dict[Skill, _Told] = {}
         for skill in skills:
-            told[skill] = one = await self._call(skill, image_url)
+            told[skill] = one = await self._call(skill, common)
             if one.failure is not None and one.failure.failure not in CONTENT_FAILURES:
                 break
         return told
 
-    async def _call(self, skill: Skill, image_url: str) -> _Told:
-        body = skill.body(image_url)
-        if self._model:
-            body["model"] = self._model
-        if self._settings.dialect == "station":
-            body["timeout"] = self._settings.timeout_s
+    async def _call(self, skill: Skill, common: dict[str, Any]) -> _Told:
         try:
-            reply = await self._calls.post(skill.path, body)
+            reply = await self._calls.post(skill.path, common | skill.body())
         except ProviderError as failure:
             if self._settings.dialect == "station" and failure.failure is Failure.OVERLOADED:
                 failure.retry_after_s = failure.retry_after_s or STATION_PAUSE_S

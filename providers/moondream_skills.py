@@ -30,21 +30,22 @@ class Skill:
     max_tokens: int = 0
     choices: tuple[str, ...] = ()
 
-    def body(self, image_url: str) -> dict[str, Any]:
-        body: dict[str, Any] = {"image_url": image_url, "stream": False}
+    def body(self) -> dict[str, Any]:
+        """Beside the picture."""
+        body: dict[str, Any]
         match self.path:
             case "/query":
-                body |= {"question": self.subject, "reasoning": False}
+                body = {"question": self.subject, "reasoning": False}
                 body["settings"] = {"temperature": 0, "max_tokens": self.max_tokens}
                 if self.choices:
                     body["choices"] = list(self.choices)
             case "/caption":
-                body |= {"length": "short"}
+                body = {"length": "short"}
                 body["settings"] = {"temperature": 0, "max_tokens": self.max_tokens}
             case "/detect":
-                body |= {"object": self.subject, "settings": {"max_objects": MAX_SHAPES}}
+                body = {"object": self.subject, "settings": {"max_objects": MAX_SHAPES}}
             case _:
-                body |= {"object": self.subject}
+                body = {"object": self.subject}
         return body
 
 

@@ -99,11 +99,12 @@ async def test_every_event_is_answered_in_batches_most_urgent_first(tmp_path: Pa
         assert set((await bench.outcomes()).values()) == {"done"}
 
 
-async def test_a_request_carries_the_picture_and_what_the_detector_saw(tmp_path: Path) -> None:
+async def test_a_request_carries_the_picture_what_the_detector_saw_and_how_urgent_it_is(tmp_path: Path) -> None:
     async with a_bench(tmp_path, answers) as bench:
-        await bench.intake.event(event := an_event())
+        await bench.intake.event(event := an_event(Priority.HIGH))
         await bench.drain()
         [[request]] = bench.provider.batches
+        assert request.urgency == Priority.HIGH
         assert (request.jpeg, request.detections, request.questions) == (event.jpeg, event.detections, (COUNT,))
         assert request.detector_labels == {"person"}
 

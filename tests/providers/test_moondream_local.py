@@ -1,6 +1,7 @@
 """Moondream on the own box: Station, and our own server."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,12 @@ async def test_our_own_server_decides_by_likelihood_and_that_is_the_confidence(w
     assert (answer.value, answer.confidence, answer.confidence_source) == (True, 0.75, "logits")
     [body] = wire.bodies("/v1/query")
     assert (body["question"], body["choices"]) == (FIRE.wording, ["yes", "no"])
+
+
+async def test_our_own_server_hears_how_urgent_it_is(wire: Wire) -> None:
+    wire.on("/v1/query", told(likely("yes")))
+    await ask(moondream(wire, "local"), replace(a_request(FIRE), urgency=2))
+    assert wire.bodies("/v1/query")[0]["priority"] == 2
 
 
 async def test_a_choice_is_one_of_its_own(wire: Wire) -> None:

@@ -107,16 +107,17 @@ class Box:
 
 
 class Service:
-    """lva.service in a box, as its operator sees it."""
+    """A service in a box, as its operator sees it."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, name: str = "lva") -> None:
         self.box = box
+        self._unit = f"{name}.service"
 
     def systemctl(self, *arguments: str) -> None:
-        self.box.run("systemctl", *arguments, "lva.service")
+        self.box.run("systemctl", *arguments, self._unit)
 
     def show(self, name: str) -> str:
-        return self.box.run("systemctl", "show", "--value", f"--property={name}", "lva.service").stdout.strip()
+        return self.box.run("systemctl", "show", "--value", f"--property={name}", self._unit).stdout.strip()
 
     @property
     def main_pid(self) -> int:
@@ -131,12 +132,12 @@ class Service:
 
     def pids(self) -> list[int]:
         """Every process of the unit, by its number inside."""
-        found = self.box.run("sh", "-c", "grep -ls /lva.service /proc/[0-9]*/cgroup", check=False).stdout
+        found = self.box.run("sh", "-c", f"grep -ls /{self._unit} /proc/[0-9]*/cgroup", check=False).stdout
         return [int(Path(file).parent.name) for file in found.splitlines()]
 
     def log(self) -> list[str]:
         """What the processes of the unit wrote, a line each; not what systemd says of them."""
-        wanted = ("_SYSTEMD_UNIT=lva.service", "--output=cat", "--no-pager", "--all")
+        wanted = (f"_SYSTEMD_UNIT={self._unit}", "--output=cat", "--no-pager", "--all")
         return self.box.run("journalctl", *wanted).stdout.splitlines()
 
     def told(self, event: str) -> list[dict[str, Any]]:
@@ -157,7 +158,7 @@ class Service:
 
     def full_journal(self, lines: int = 1000) -> str:
         """With what systemd says of the unit."""
-        wanted = ("--unit=lva.service", f"--lines={lines}", "--no-pager")
+        wanted = (f"--unit={self._unit}", f"--lines={lines}", "--no-pager")
         return self.box.run("journalctl", *wanted, check=False).stdout
 
 

@@ -12,5 +12,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     service = getattr(item, "funcargs", {}).get("service")
     if report.when == "call" and report.failed and isinstance(service, Service):
-        report.sections.append(("journal of lva.service", service.full_journal(lines=60)))
+        report.sections.append(("journal of the service", service.full_journal(lines=60)))
     return report

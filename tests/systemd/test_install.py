@@ -54,7 +54,13 @@ def test_an_interpreter_that_the_service_would_not_see_is_refused(tmp_path: Path
 
 def test_uninstall_takes_away_what_is_ours_and_leaves_what_is_the_operators(tmp_path: Path) -> None:
     ours = ["usr/lib/lva/venv/bin/lva", "usr/bin/lva", "usr/lib/systemd/system/lva.service"]
-    theirs = ["etc/lva/config.toml", "etc/lva/credentials/door_password", "var/lib/lva/journal.db"]
+    ours.append("usr/lib/systemd/system/lva-model.service")
+    theirs = [
+        "etc/lva/config.toml",
+        "etc/lva/lva-model.toml",
+        "etc/lva/credentials/door_password",
+        "var/lib/lva/journal.db",
+    ]
     for name in ours + theirs:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

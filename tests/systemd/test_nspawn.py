@@ -5,13 +5,17 @@ has no network, and is gone afterwards.
 """
 
 import fcntl
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +26,20 @@ pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 
 TOOLS = ("debootstrap", "systemd-nspawn", "nsenter")
 CONFIG = "/etc/lva/config.toml"
+PYTHON = "/usr/lib/lva/venv/bin/python"
+ASK = """
+import base64, json, urllib.request
+picture = base64.b64encode(open("/source/tests/data/moondream2/images/b_378x378_gray.png", "rb").read()).decode()
+body = {"image_url": "data:image/png;base64," + picture, "question": "Is it?", "choices": ["yes", "no"]}
+request = urllib.request.Request("http://127.0.0.1:2021/v1/query", json.dumps(body).encode())
+request.add_header("Content-Type", "application/json")
+print(urllib.request.urlopen(request).read().decode())
+"""
 PASSWORD = "canary-Tr0ub4dor"
 ENCRYPTED_PASSWORD = "canary-c0rrecthorse"
+MODEL_FOLDER = "/var/lib/lva/models/moondream2"
+MODELS_EXTRA = "/models-extra"
+"""Where the box finds torch, which is too large to be installed there: the packages of who runs the tests."""
 INSTALL = (
     "env",
     "PIP_NO_INDEX=1",
@@ -42,7 +58,8 @@ def box() -> Iterator[Box]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        box = Box(CACHE / "box", CACHE / "console.log", {"/source": ROOT, "/wheels": wheels()})
+        binds = {"/source": ROOT, "/wheels": wheels(), MODELS_EXTRA: Path(sysconfig.get_path("purelib"))}
+        box = Box(CACHE / "box", CACHE / "console.log", binds)
         remove(box.tree)
         copy(bare_tree(), box.tree)
         try:
@@ -98,7 +115,7 @@ def journal_version(service: Service, statement: str = "") -> int:
     if statement:
         program += f"; journal.execute({statement!r})"
     as_lva = ("setpriv", "--reuid=lva", "--regid=lva", "--clear-groups")
-    return int(service.box.run(*as_lva, "/usr/lib/lva/venv/bin/python", "-c", program).stdout)
+    return int(service.box.run(*as_lva, PYTHON, "-c", program).stdout)
 
 
 def nothing_accepted_is_lost(service: Service, accepted: set[str]) -> None:
@@ -312,13 +329,62 @@ def test_after_the_plug_was_pulled_it_is_back_by_itself_and_nothing_is_lost(serv
     nothing_accepted_is_lost(service, accepted)
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed (MODELS=0)")
+def test_the_model_server_answers_from_a_sandbox_that_shows_it_the_weights_and_nothing_recorded(box: Box) -> None:
+    """Before its weights are there, too, and after a kill."""
+    server = Service(box, "lva-model")
+    box.write(
+        "/etc/systemd/system/lva-model.service.d/test.conf", f"[Service]\nEnvironment=PYTHONPATH={MODELS_EXTRA}\n"
+    )
+    file = box.file("/etc/lva/lva-model.toml")
+    file.write_text(file.read_text().replace('# precision = "int8"', 'precision = "int8"'))
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "start", "--no-block", "lva-model.service")
+    eventually(lambda: "no such file" in "\n".join(server.log()), "the log says what is missing")
+    put_weights(box)
+    eventually(lambda: health(box) == 200, "it has found its weights")
+    assert box.run("ls", f"/proc/{server.main_pid}/root/var/lib/lva").stdout.split() == ["models"]
+    answer = json.loads(box.run(PYTHON, "-c", ASK).stdout)
+    assert answer["answer"] in ("yes", "no")
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    server.kill(signal.SIGKILL)
+    eventually(lambda: health(box) == 200 and server.restarts, "it is back")
+    server.systemctl("stop")
+    assert (server.show("Result"), server.pids()) == ("success", [])
+
+
+def put_weights(box: Box) -> None:
+    """Of a whole small model, as `lva models pull` would leave them."""
+    for name, stored in (("config.json",) * 2, ("tokenizer.json",) * 2, ("model.safetensors", "weights.safetensors")):
+        target = box.file(f"{MODEL_FOLDER}/{name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "tests" / "data" / "moondream2" / stored, target)
+    box.run("chmod", "-R", "a+rX", "/var/lib/lva/models")
+
+
+def health(box: Box) -> int:
+    """The HTTP status, 0 if nobody answers."""
+    asking = (
+        "import urllib.request, urllib.error\n"
+        "try: print(urllib.request.urlopen('http://127.0.0.1:2021/health').status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)\n"
+        "except OSError: print(0)\n"
+    )
+    return int(box.run(PYTHON, "-c", asking).stdout)
+
+
 def test_uninstall_leaves_what_was_recorded_and_purge_does_not(service: Service) -> None:
     box = service.box
     said = box.run(*INSTALL, "uninstall").stdout
     assert "/var/lib/lva" in said
     assert not [
         path
-        for path in ("/usr/lib/lva", "/usr/bin/lva", "/usr/lib/systemd/system/lva.service")
+        for path in (
+            "/usr/lib/lva",
+            "/usr/bin/lva",
+            "/usr/lib/systemd/system/lva.service",
+            "/usr/lib/systemd/system/lva-model.service",
+        )
         if box.file(path).exists()
     ]
     assert service.pids() == []

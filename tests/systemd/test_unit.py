@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from daemon.config import Config
 from tests.daemon.lva import lva
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
-UNIT = UNITS / "lva.service"
+UNIT, MODEL_UNIT = UNITS / "lva.service", UNITS / "lva-model.service"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
@@ -20,8 +21,8 @@ def check(units: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([UNITS / "check.sh", units], capture_output=True, text=True, check=False)
 
 
-def setting(name: str) -> str:
-    [value] = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), flags=re.MULTILINE)
+def setting(name: str, unit: Path = UNIT) -> str:
+    [value] = re.findall(rf"^{name}=(.*)$", unit.read_text(), flags=re.MULTILINE)
     return str(value)
 
 
@@ -30,7 +31,9 @@ def test_systemd_finds_nothing_wrong_and_no_variant_is_more_exposed_than_1_5() -
     done = check(UNITS)
     assert (done.returncode, done.stderr) == (0, "")
     exposures = dict(re.findall(r"^(\S.*\S) +(\d\.\d)$", done.stdout, flags=re.MULTILINE))
-    assert {"base", "usb", "cloud", "gpu", "usb + cloud", "gpu + cloud"} <= set(exposures)
+    assert {"base", "usb", "cloud", "gpu", "usb + cloud", "gpu + cloud", "lva-model", "lva-model + gpu"} <= set(
+        exposures
+    )
 
 
 @needs_systemd
@@ -65,6 +68,23 @@ def test_the_command_of_the_unit_is_one_that_lva_knows() -> None:
     done = lva(*command)
     assert done.returncode == 78
     assert done.stderr.startswith("/nowhere/config.toml: no such file")
+
+
+def test_the_command_of_the_model_servers_unit_is_one_that_it_knows() -> None:
+    _program, *command = setting("ExecStart", MODEL_UNIT).replace("/etc/lva/", "/nowhere/").split()
+    server = [sys.executable, "-m", "providers.local", *command]
+    done = subprocess.run(server, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (78, "lva-model: /nowhere/lva-model.toml: No such file or directory\n")
+
+
+def test_both_units_have_the_same_sandbox() -> None:
+    """But for what each one's comments say."""
+    sandboxes = []
+    for unit in (UNIT, MODEL_UNIT):
+        text = unit.read_text()
+        body = text[text.index("NoNewPrivileges=") : text.index("IPAddressAllow=")]
+        sandboxes.append([line for line in body.splitlines() if not line.startswith("#")])
+    assert sandboxes[0] == sandboxes[1]
 
 
 def test_the_unit_gives_the_daemon_more_time_to_stop_than_it_asks_for() -> None:
