@@ -23,6 +23,7 @@ class Server:
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
+        self._reading: asyncio.Task[None] | None = None
 
     async def until(self, event: str) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -33,6 +34,21 @@ class Server:
                     return dict(told)
         raise AssertionError(f"it never said {event}")
 
+    def read_on(self) -> None:
+        """Whatever else it says, so that it never waits for a reader."""
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for _line in self.process.stdout:
+            pass
+
+    async def end(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await (self._reading or self._read())
+        await self.process.wait()
+
     async def post(self, body: Any) -> tuple[int, dict[str, Any]]:
         async with (
             ClientSession() as session,
@@ -42,18 +58,17 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(folder: Path, model: Path, more: str = "") -> AsyncIterator[Server]:
+async def serving(folder: Path, model: Path, more: str = "", model_more: str = "") -> AsyncIterator[Server]:
     port = free_port()
     (folder / "lva-model.toml").write_text(
-        f'[model]\nfolder = "{model}"\nprecision = "f32"\nthreads = 1\n[server]\nport = {port}\n{more}'
+        f'[model]\nfolder = "{model}"\nprecision = "f32"\nthreads = 1\n{model_more}\n[server]\nport = {port}\n{more}'
     )
     process = await start("--config", str(folder / "lva-model.toml"))
+    server = Server(process, port)
     try:
-        yield Server(process, port)
+        yield server
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+        await server.end()
 
 
 async def start(*arguments: str) -> asyncio.subprocess.Process:
