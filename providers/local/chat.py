@@ -26,6 +26,7 @@ async def complete(engine: Engine, body: Mapping[str, Any], model: str) -> dict[
     else:
         answer = await engine.query(picture, question, asked)
         content, tokens, stop = answer.text.strip(), len(answer.tokens), answer.stop
+    read = asked.used.input_tokens
     return {
         "id": f"chatcmpl-{uuid4().hex}",
         "object": "chat.completion",
@@ -34,7 +35,7 @@ async def complete(engine: Engine, body: Mapping[str, Any], model: str) -> dict[
         "choices": [
             {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": stop, "logprobs": None}
         ],
-        "usage": {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens},
+        "usage": {"prompt_tokens": read, "completion_tokens": tokens, "total_tokens": read + tokens},
     }
 
 

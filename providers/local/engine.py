@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
@@ -24,15 +24,23 @@ MAX_TOKENS = 768
 MAX_OBJECTS = 150
 
 
+@dataclass(slots=True)
+class Used:
+    """What a request has cost so far: tokens that were read, those of a picture included."""
+
+    input_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What every request may say beside its question. `urgency`: the lower, the sooner. `temperature` 0 takes the
-    likeliest token at each step, so that the same picture gives the same answer."""
+    likeliest token at each step, so that the same picture gives the same answer. In `used` the engine counts."""
 
     urgency: int = 0
     max_tokens: int = MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 0.3
+    used: Used = field(default_factory=Used, compare=False)
 
 
 class Engine(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from providers.answers import answer_from_text
@@ -113,7 +114,7 @@ async def _count(
     engine: Engine, picture: bytes | None, question: str, name: str, asked: Asked
 ) -> tuple[int | None, int]:
     """None where the model said no number."""
-    short = Asked(asked.urgency, SHORT_TOKENS, asked.temperature, asked.top_p)
+    short = replace(asked, max_tokens=SHORT_TOKENS)
     answer = await engine.query(picture, question, short)
     read = answer_from_text(Question(name, QuestionKind.COUNT, question), answer.text)
     value = read.value if read.status is AnswerStatus.OK else None

@@ -166,7 +166,7 @@ class _Worker:
 
     @torch.inference_mode()
     def _say(self, batch: list[_Job]) -> list[Answer]:
-        inputs = self._inputs([job.prompt for job in batch], [job.picture for job in batch])
+        inputs = self._inputs(batch)
         start, asked = inputs["input_ids"].shape[1], batch[0].asked
         is_drawn = asked.temperature > 0
         how = {"temperature": asked.temperature, "top_p": asked.top_p} if is_drawn else {}
@@ -195,7 +195,7 @@ class _Worker:
 
     def _weigh_one(self, job: _Job) -> list[float]:
         tokenizer = self._processor.tokenizer
-        prompt = self._inputs([job.prompt], [job.picture])
+        prompt = self._inputs([job])
         spoken = [tokenizer(wording, add_special_tokens=False)["input_ids"] for wording in job.wordings]
         if all(len(ids) == 1 for ids in spoken):
             logs = self._model(**prompt).logits[0, -1].float().log_softmax(-1)
@@ -211,11 +211,14 @@ class _Worker:
         logs = self._model(**whole).logits[0, -len(ids) - 1 : -1].float().log_softmax(-1)
         return math.exp(float(logs.gather(-1, more.T).sum()))
 
-    def _inputs(self, prompts: list[str], pictures: list[Image.Image | None]) -> dict[str, torch.Tensor]:
-        images = [picture for picture in pictures if picture is not None]
+    def _inputs(self, batch: list[_Job]) -> dict[str, torch.Tensor]:
+        prompts = [job.prompt for job in batch]
+        images = [job.picture for job in batch if job.picture is not None]
         inputs = self._processor(
             text=prompts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         )
+        for job, length in zip(batch, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
+            job.asked.used.input_tokens = length
         if (length := inputs["input_ids"].shape[1]) > MAX_PLACES:
             raise ModelError(f"the prompt takes {length} tokens; at most {MAX_PLACES} are read")
         return dict(inputs.to(self._model.device, self._model.dtype))

@@ -12,7 +12,7 @@ from uuid import uuid4
 from providers.base import Box
 from providers.local import fields
 from providers.local.answers import Answer, Reasoning
-from providers.local.engine import MAX_OBJECTS, CaptionLength, Engine
+from providers.local.engine import MAX_OBJECTS, Asked, CaptionLength, Engine
 from providers.local.errors import BadRequestError
 
 OBJECTS_MAX = 1000
@@ -25,14 +25,15 @@ async def query(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
     asked = fields.asked(body, fields.table(body, "settings"))
     if body.get("choices") is not None:
         chosen = await engine.choose(picture, question, _choices(body["choices"]), asked)
-        return _told({"answer": chosen.choice, "probabilities": chosen.probabilities, "mass": chosen.mass}, 1)
+        told = {"answer": chosen.choice, "probabilities": chosen.probabilities, "mass": chosen.mass}
+        return _told(told, asked, 1)
     places = fields.places(body)
     if places and picture is None:
         raise BadRequestError("spatial_refs: they are places of a picture, and there is none")
     reasoning = fields.flag(body, "reasoning")
     answer = await engine.query(picture, question, asked, reasoning=reasoning, places=places)
     told = {"answer": answer.text} | ({"reasoning": _reasoning(answer.reasoning)} if answer.reasoning else {})
-    return _told(told, len(answer.tokens), answer.stop)
+    return _told(told, asked, len(answer.tokens), answer.stop)
 
 
 async def caption(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,24 +43,26 @@ async def caption(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
         raise BadRequestError(f"length: must be short, normal or long, not {length!r}")
     asked = fields.asked(body, fields.table(body, "settings"))
     answer: Answer = await engine.caption(fields.needed_picture(body), length, asked)  # type: ignore[arg-type]
-    return _told({"caption": answer.text}, len(answer.tokens), answer.stop)
+    return _told({"caption": answer.text}, asked, len(answer.tokens), answer.stop)
 
 
 async def detect(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
     what, settings = fields.text(body, "object"), fields.table(body, "settings")
     most = fields.whole(settings, "max_objects", MAX_OBJECTS, 1, OBJECTS_MAX)
-    found = await engine.detect(fields.needed_picture(body), what, most, fields.asked(body, settings))
+    asked = fields.asked(body, settings)
+    found = await engine.detect(fields.needed_picture(body), what, most, asked)
     boxes = _distinct([_clipped(box) for box in found.boxes])
-    return _told({"objects": [_box(box) for box in boxes]}, 3 * len(found.boxes), found.stop)
+    return _told({"objects": [_box(box) for box in boxes]}, asked, 3 * len(found.boxes), found.stop)
 
 
 async def point(engine: Engine, body: Mapping[str, Any]) -> dict[str, Any]:
     what, settings = fields.text(body, "object"), fields.table(body, "settings")
     most = fields.whole(settings, "max_objects", MAX_OBJECTS, 1, OBJECTS_MAX)
-    found = await engine.point(fields.needed_picture(body), what, most, fields.asked(body, settings))
+    asked = fields.asked(body, settings)
+    found = await engine.point(fields.needed_picture(body), what, most, asked)
     points = list(dict.fromkeys(found.points))
     told = {"points": [{"x": one.x, "y": one.y} for one in points], "count": len(points)}
-    return _told(told, 2 * len(found.points), found.stop)
+    return _told(told, asked, 2 * len(found.points), found.stop)
 
 
 SKILLS: Mapping[str, Callable[[Engine, Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -70,9 +73,10 @@ SKILLS: Mapping[str, Callable[[Engine, Mapping[str, Any]], Awaitable[dict[str, A
 }
 
 
-def _told(answer: Mapping[str, Any], tokens: int, stop: str = "stop") -> dict[str, Any]:
+def _told(answer: Mapping[str, Any], asked: Asked, tokens: int, stop: str = "stop") -> dict[str, Any]:
     request = f"{time.strftime('%Y-%m-%d', time.gmtime())}_{uuid4().hex[:12]}"
-    return {"request_id": request, **answer, "finish_reason": stop, "metrics": {"output_tokens": tokens}}
+    metrics = {"input_tokens": asked.used.input_tokens, "output_tokens": tokens}
+    return {"request_id": request, **answer, "finish_reason": stop, "metrics": metrics}
 
 
 def _no_stream(body: Mapping[str, Any]) -> None:

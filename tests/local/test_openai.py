@@ -69,6 +69,7 @@ async def test_a_question_about_a_picture(client: Any, pictures: dict[str, bytes
     assert answer.choices[0].message.content == told["text"].strip()
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == len(told["tokens"])
+    assert answer.usage.prompt_tokens == told["start_pos"] + len(told["prompt_ids"])
 
 
 async def test_which_models_there_are(client: Any) -> None:

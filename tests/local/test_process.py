@@ -63,7 +63,7 @@ async def serving(folder: Path, model: Path, more: str = "", model_more: str = "
     (folder / "lva-model.toml").write_text(
         f'[model]\nfolder = "{model}"\nprecision = "f32"\nthreads = 1\n{model_more}\n[server]\nport = {port}\n{more}'
     )
-    process = await start("--config", str(folder / "lva-model.toml"))
+    process = await start("--config", str(folder / "lva-model.toml"), "--parent", str(os.getpid()))
     server = Server(process, port)
     try:
         yield server

@@ -90,6 +90,7 @@ async def test_a_question_is_answered_as_the_reference_answers_it(caller: Caller
     told = case("query", question=PERSON)
     assert (answer["answer"], answer["finish_reason"]) == (told["text"], "stop")
     assert answer["metrics"]["output_tokens"] == len(told["tokens"])
+    assert answer["metrics"]["input_tokens"] == told["start_pos"] + len(told["prompt_ids"])
 
 
 async def test_an_answer_that_is_cut_off_says_so(caller: Caller) -> None:

@@ -166,6 +166,7 @@ class Moondream2:
             cut = Picture(*await self._pictures.get(picture)) if picture is not None else None
             jobs = [Job(prompt, cut, skill, len(prompt) + more, asked.urgency) for skill in wanted]
             self._scheduler.waiting.submit(*jobs)
+        asked.used.input_tokens += len(jobs) * (len(prompt) + (self._config.prefix_len if cut else 0))
         return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
 
     def _cut(self, picture: Image.Image) -> Crops:
