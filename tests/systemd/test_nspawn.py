@@ -340,7 +340,7 @@ def test_the_model_server_answers_from_a_sandbox_that_shows_it_the_weights_and_n
     file.write_text(file.read_text().replace('# precision = "int8"', 'precision = "int8"'))
     box.run("systemctl", "daemon-reload")
     box.run("systemctl", "start", "--no-block", "lva-model.service")
-    eventually(lambda: "no such file" in "\n".join(server.log()), "the log says what is missing")
+    eventually(lambda: "config.json: No such file" in "\n".join(server.log()), "the log says what is missing")
     put_weights(box)
     eventually(lambda: health(box) == 200, "it has found its weights")
     assert box.run("ls", f"/proc/{server.main_pid}/root/var/lib/lva").stdout.split() == ["models"]
