@@ -137,9 +137,8 @@ async def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> 
 
 def _is_final(error: Exception) -> bool:
     """An answer that the next try would get, too."""
-    return (
-        isinstance(error, aiohttp.ClientResponseError) and 400 <= error.status < 500 and error.status not in (408, 429)
-    )
+    status = error.status if isinstance(error, aiohttp.ClientResponseError) else 0
+    return 400 <= status < 500 and status not in _PASSING
 
 
 async def _fetch_rest(

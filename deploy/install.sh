@@ -4,7 +4,8 @@
 #
 #   ENABLE=1                     enable and start the service too
 #   PYTHON=/usr/bin/python3      the interpreter that the service will use; with DESTDIR it has the same path there
-#   LOCK=requirements/base.txt   what is installed beside the project; requirements/models.txt for lva-model. pip's own variables hold, such as
+#   LOCK=requirements/base.txt   what is installed beside the project; for lva-model: requirements/models.txt.
+#                                pip's own variables hold, such as
 #                                PIP_FIND_LINKS=folder PIP_NO_INDEX=1 for a machine without network
 set -eu
 umask 022

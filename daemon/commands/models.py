@@ -14,13 +14,6 @@ from daemon.config import load_local_config
 from daemon.model_files import RECORD, ModelEntry, ModelFileError, expected_sha256, manifest, problems, pull, state_of
 
 EXPORT_SIZE_PX = 640
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    DownloadColumn(),
-    TransferSpeedColumn(),
-    TimeRemainingColumn(),
-)
 
 
 @click.group()

@@ -14,7 +14,7 @@ class ModelSettings(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one")
     precision: Literal["auto", "f32", "bf16", "f16", "int8", "int4"] = Field(
         "auto",
-        description="auto: bf16 where the device is fast at it, else f32; int8, int4: smaller and faster, for CPUs",
+        description="auto: bf16 where the device is fast at it, else f32; int8, int4: smaller, for CPUs",
     )
     threads: int = Field(0, ge=0, le=1024, description="Of a CPU; 0: as many as there are cores")
     max_side_px: int = Field(
