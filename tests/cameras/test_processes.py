@@ -14,7 +14,8 @@ import uvloop
 from pipeline.camera import CameraGone, Frame, LossCause, Lost, Opened
 from tests.cameras.pictures import a_clip
 from tests.cameras.rtsp_scripted import Fault, Script, ScriptedRtspServer
-from tests.cameras.watching import all_frames, children, settings_for, until, watching
+from tests.cameras.watching import all_frames, settings_for, until, watching
+from tests.processes import camera_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,14 +29,14 @@ async def test_a_stuck_process_is_killed_and_replaced(endless: Path) -> None:
     """Case 28. Stopped, it does not even hear its parent; SIGKILL needs no one to listen."""
     async with watching(endless, loop=True) as camera:
         await until(camera, Frame)
-        [stuck] = children()
+        [stuck] = camera_processes()
         os.kill(stuck, signal.SIGSTOP)
         lost = await until(camera, Lost)
         assert lost.cause is LossCause.STALLED
         silent_s = float(lost.reason.rpartition("silent for ")[2].split()[0])
         assert silent_s <= 2 * settings_for(endless).stall_s
         await until(camera, Opened)
-        assert stuck not in children()
+        assert stuck not in camera_processes()
         assert camera.stats.restarts == 1
 
 
@@ -43,7 +44,7 @@ async def test_a_killed_process_is_replaced_and_its_frames_do_no_harm(endless: P
     async with watching(endless, loop=True) as camera:
         frame = await until(camera, Frame)
         pixels = frame.picture.copy()
-        [victim] = children()
+        [victim] = camera_processes()
         os.kill(victim, signal.SIGKILL)
         lost = await until(camera, Lost)
         assert lost.cause is LossCause.CRASHED
@@ -62,7 +63,7 @@ async def test_a_killed_process_is_replaced_and_its_frames_do_no_harm(endless: P
 async def test_a_jpeg_that_is_waited_for_ends_with_its_process(endless: Path) -> None:
     async with watching(endless, loop=True) as camera:
         frame = await until(camera, Frame)
-        [victim] = children()
+        [victim] = camera_processes()
         os.kill(victim, signal.SIGSTOP)
         waiting = asyncio.create_task(camera.jpeg(frame))
         await asyncio.sleep(0)
@@ -74,7 +75,7 @@ async def test_a_jpeg_that_is_waited_for_ends_with_its_process(endless: Path) ->
 async def test_the_process_loads_no_more_than_it_needs(endless: Path) -> None:
     async with watching(endless, loop=True) as camera:
         await until(camera, Frame)
-        loaded = Path(f"/proc/{children()[0]}/maps").read_text()
+        loaded = Path(f"/proc/{camera_processes()[0]}/maps").read_text()
     assert "cv2" in loaded
     assert not any(library in loaded for library in ("pydantic", "uvloop", "openvino", "apsw", "_ssl.cpython"))
 
@@ -85,7 +86,7 @@ async def test_leaving_kills_and_reaps_at_any_moment(endless: Path, after_s: flo
         await asyncio.sleep(after_s)
         started_s = time.monotonic()
     assert time.monotonic() - started_s < 2
-    assert children() == []
+    assert camera_processes() == []
 
 
 async def test_cancelled_at_any_moment_no_process_is_left(endless: Path) -> None:
@@ -102,16 +103,16 @@ async def test_cancelled_at_any_moment_no_process_is_left(endless: Path) -> None
         assert looking.cancelled()
 
     await asyncio.gather(*(look_for(index**2 * 0.004) for index in range(12)))
-    assert children() == []
+    assert camera_processes() == []
 
 
 async def test_leaving_does_not_wait_for_a_stuck_process(endless: Path) -> None:
     async with watching(endless, loop=True) as camera:
         await until(camera, Frame)
-        os.kill(children()[0], signal.SIGSTOP)
+        os.kill(camera_processes()[0], signal.SIGSTOP)
         started_s = time.monotonic()
     assert time.monotonic() - started_s < 2
-    assert children() == []
+    assert camera_processes() == []
 
 
 async def test_nothing_stays_open_behind_a_camera(endless: Path) -> None:
@@ -139,7 +140,7 @@ async def test_the_password_is_in_no_argument_and_no_environment() -> None:
     with ScriptedRtspServer() as server:
         async with watching(server.url("admin:canary-7731@")) as camera:
             await until(camera, Opened)
-            [child] = children()
+            [child] = camera_processes()
             for where in ("cmdline", "environ"):
                 assert b"canary-7731" not in Path(f"/proc/{child}/{where}").read_bytes()
 
@@ -149,7 +150,7 @@ async def test_the_password_is_in_no_log_and_no_error(fault: Fault, capfd: pytes
     with ScriptedRtspServer(Script(fault)) as server:
         async with watching(server.url("admin:c%40nary-7731@")) as camera:
             lost = await until(camera, Lost)
-            os.kill(children()[0], signal.SIGABRT)
+            os.kill(camera_processes()[0], signal.SIGABRT)
     said = "".join(capfd.readouterr()) + lost.reason
     assert "nary-7731" not in said
     assert "camera.down" in said
@@ -173,7 +174,7 @@ async def test_the_process_dies_with_its_parent(endless: Path) -> None:
     async with asyncio.timeout(10):
         while (await parent.stdout.readline()).strip() != b"up":
             pass
-    [child] = children(parent.pid)
+    [child] = camera_processes(parent.pid)
     ended = asyncio.Event()
     pidfd = os.pidfd_open(child)
     asyncio.get_running_loop().add_reader(pidfd, ended.set)

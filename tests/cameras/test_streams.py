@@ -13,7 +13,8 @@ from aiohttp import web
 
 from pipeline.camera import Frame, LossCause, Lost, Opened
 from tests.cameras.pictures import scene
-from tests.cameras.watching import children, frames, until, watching
+from tests.cameras.watching import frames, until, watching
+from tests.processes import camera_processes
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 GSTREAMER_SERVER = Path(__file__).with_name("rtsp_gstreamer.py")
@@ -46,7 +47,7 @@ async def test_h264_over_rtsp(gstreamer: str) -> None:
         last = await until(camera, Frame)
         assert (await camera.jpeg(last))[:2] == b"\xff\xd8"
         camera.release(last)
-        assert rss_kb(children()[0]) < RSS_LIMIT_KB
+        assert rss_kb(camera_processes()[0]) < RSS_LIMIT_KB
     assert 1.0 <= seen[-1].stream_s - seen[0].stream_s <= 3
 
 

@@ -1,7 +1,6 @@
 """How the tests look at a camera: short timeouts, and waits that end."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,12 +63,3 @@ async def all_frames(camera: Camera) -> list[tuple[int, float, bytes]]:
                 found.append((event.seq, event.stream_s, event.picture.tobytes()))
                 camera.release(event)
     return found
-
-
-def children(pid: int | None = None) -> list[int]:
-    """The process ids of the camera processes that a process (this one) has."""
-    parent = pid or os.getpid()
-    found = []
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if b"camera_process" in Path(f"/proc/{child}/cmdline").read_bytes()]

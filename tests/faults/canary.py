@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+from tests.processes import descendants
+
 CANARIES = {
     "camera password": "kanarie/door@7!q",
     "camera password before": "kanarie/before#3 x",
@@ -45,13 +47,6 @@ class Search:
 
     def look_at_processes(self, place: str, pid: int) -> None:
         """What anyone may read of this process and of those below it."""
-        for each in (pid, *_below(pid)):
+        for each in (pid, *descendants(pid)):
             for name in ("cmdline", "environ"):
                 self.look(f"{place} {name}", Path(f"/proc/{each}/{name}").read_bytes())
-
-
-def _below(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            yield child
-            yield from _below(child)

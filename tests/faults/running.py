@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.daemon.test_run import WAIT_S
+from tests.processes import children
 
 Condition = Callable[[dict[str, Any]], bool]
 
@@ -58,7 +59,7 @@ class Running:
         return len(self.lines)
 
     def children(self) -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return children(self.pid)
 
     def kill_children(self) -> None:
         for child in self.children():

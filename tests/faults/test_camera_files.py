@@ -10,7 +10,8 @@ import pytest
 from pipeline.camera import Ended, Frame, LossCause, Lost, Opened
 from tests.cameras.damage import FPS, FRAMES, clips, holed
 from tests.cameras.pictures import a_clip
-from tests.cameras.watching import PATIENCE_S, children, until, watching
+from tests.cameras.watching import PATIENCE_S, until, watching
+from tests.processes import camera_processes
 
 
 def empty_file(path: Path) -> None:
@@ -58,7 +59,7 @@ async def test_a_file_that_shows_nothing_is_lost_at_once_and_keeps_nobody_busy(
     make(tmp_path / "thing")
     async with watching(tmp_path / "thing", pace=pace, loop=True) as camera:
         lost = await until(camera, Lost)
-        [child] = children()
+        [child] = camera_processes()
         before_s = cpu_s(child)
         await asyncio.sleep(0.6)
         assert cpu_s(child) - before_s < 0.3

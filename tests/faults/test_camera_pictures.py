@@ -17,9 +17,10 @@ from tests.cameras.giants import giant_jpeg, giant_png
 from tests.cameras.http_camera import pushing, serving
 from tests.cameras.pictures import a_clip, a_folder, scene
 from tests.cameras.rtsp_scripted import Fault, Script, ScriptedRtspServer
-from tests.cameras.watching import PATIENCE_S, children, settings_for, until, watching
+from tests.cameras.watching import PATIENCE_S, settings_for, until, watching
 from tests.faults.resources import resident_kb
 from tests.faults.watched import watched
+from tests.processes import camera_processes
 
 USUAL_CHILD_KB = 250 * 1024
 """Far more than a camera process ever needs, far less than a giant picture would take."""
@@ -167,7 +168,7 @@ async def test_a_camera_with_a_giant_picture_is_refused_before_anything_of_it_is
     async with serving(pushing(repeat(giant_jpeg()))) as url, watching(url, open_timeout_s=5) as camera:
         lost = await until(camera, Lost)
         assert (lost.cause, "16000 × 16000" in lost.reason) == (LossCause.TOO_LARGE, True)
-        assert resident_kb(children()[0], most=True) < USUAL_CHILD_KB
+        assert resident_kb(camera_processes()[0], most=True) < USUAL_CHILD_KB
         assert camera.stats.frames_handed == 0
 
 
@@ -179,7 +180,7 @@ async def test_a_giant_picture_file_is_refused_by_its_header(tmp_path: Path, nam
     async with watching(path) as camera:
         lost = await until(camera, Lost)
         assert (lost.cause, "too_large" in lost.reason) == (LossCause.UNSUPPORTED, True)
-        assert resident_kb(children()[0], most=True) < USUAL_CHILD_KB
+        assert resident_kb(camera_processes()[0], most=True) < USUAL_CHILD_KB
 
 
 async def test_a_giant_picture_among_others_is_left_out(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ async def test_a_giant_picture_among_others_is_left_out(tmp_path: Path) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while camera.stats.dropped_by_cause["too_large"] < 3:
                 camera.release(await until(camera, Frame))
-        assert resident_kb(children()[0], most=True) < USUAL_CHILD_KB
+        assert resident_kb(camera_processes()[0], most=True) < USUAL_CHILD_KB
 
 
 async def look_at_flood(seconds: int) -> tuple[int, int]:
@@ -200,7 +201,7 @@ async def look_at_flood(seconds: int) -> tuple[int, int]:
             await until(camera, Opened)
             for _ in range(20):
                 camera.release(await until(camera, Frame))
-            [child] = children()
+            [child] = camera_processes()
             early_kb = resident_kb(child)
             held = await until(camera, Frame)  # a consumer that takes its time …
             newest = held
@@ -237,11 +238,11 @@ async def test_a_camera_process_that_grows_is_replaced_before_its_limit() -> Non
         watching(url, memory_limit_mb=340, **patient) as camera,
     ):
         await until(camera, Opened)
-        [grown] = children()
+        [grown] = camera_processes()
         lost = await lost_while_holding(camera)
         assert (lost.cause, "has grown to" in lost.reason) == (LossCause.MEMORY, True)
         await until(camera, Opened)
-        assert grown not in children()
+        assert grown not in camera_processes()
         assert camera.stats.restarts == 1
 
 
@@ -258,8 +259,8 @@ async def test_a_camera_process_that_gets_no_memory_is_replaced(tmp_path: Path) 
     clip = a_clip(tmp_path / "clip.mp4", frames=20)
     async with watching(clip, loop=True) as camera:
         await until(camera, Frame)
-        [starved] = children()
+        [starved] = camera_processes()
         resource.prlimit(starved, resource.RLIMIT_DATA, (16 << 20, 16 << 20))
         await until(camera, Lost)
         await until(camera, Frame)
-        assert starved not in children()
+        assert starved not in camera_processes()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.processes import children
+
 BOOT_S = 60
 POLL_S = 0.2
 ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
@@ -49,7 +51,7 @@ class Box:
     def pull_the_plug(self) -> None:
         """Every process is gone at once."""
         assert self._nspawn is not None
-        for child in _children(self._nspawn.pid):
+        for child in children(self._nspawn.pid):
             os.kill(child, signal.SIGKILL)
         self._nspawn.wait(BOOT_S)
         self._nspawn = None
@@ -94,14 +96,14 @@ class Box:
 
     def _inside(self, *command: str) -> list[str]:
         assert self._nspawn is not None
-        [init] = _children(self._nspawn.pid)
+        [init] = children(self._nspawn.pid)
         enter = ("nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
         return [*enter, "env", "-i", *ENVIRONMENT, *command]
 
     def _is_up(self) -> bool:
         assert self._nspawn is not None
         assert self._nspawn.poll() is None, self._console.read_text()[-3000:]
-        if len(_children(self._nspawn.pid)) != 1:
+        if len(children(self._nspawn.pid)) != 1:
             return False
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
@@ -179,10 +181,6 @@ def copy(folder: Path, into: Path) -> None:
 def remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _json(line: str) -> dict[str, Any]:

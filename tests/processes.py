@@ -1,0 +1,28 @@
+"""Which processes run below one."""
+
+import os
+
+import psutil
+
+
+def children(pid: int | None = None) -> list[int]:
+    """The process ids of those that a process (this one) has started, whichever of its threads did."""
+    return [child.pid for child in psutil.Process(pid).children()]
+
+
+def descendants(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def camera_processes(pid: int | None = None) -> list[int]:
+    """Those children that watch a camera."""
+    return [child for child in children(pid) if b"pipeline.camera_process" in command_line(child)]
+
+
+def command_line(pid: int | None = None) -> bytes:
+    """As the kernel keeps it, with a zero byte behind each argument; empty where the process has ended."""
+    try:
+        with open(f"/proc/{pid or os.getpid()}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
