@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Never
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ class ModelServers:
         self._group: asyncio.TaskGroup | None = None
         self._wanted: dict[str, MoondreamSettings] = {}
         self._tasks: dict[str, asyncio.Task[Never]] = {}
+        self._ending: set[asyncio.Task[Never]] = set()
 
     async def run(self) -> Never:
         async with asyncio.TaskGroup() as self._group:
@@ -46,12 +47,16 @@ class ModelServers:
     def apply(self, settings: Sequence[ProviderSettings]) -> None:
         """A server whose settings are the same is left alone."""
         wanted = {one.name or one.kind: one for one in settings if isinstance(one, MoondreamSettings) and one.managed}
-        for name in [name for name, task in self._tasks.items() if wanted.get(name) != self._wanted.get(name)]:
-            self._tasks.pop(name).cancel()
+        changed = [name for name in self._tasks if wanted.get(name) != self._wanted.get(name)]
+        ending = {self._tasks.pop(name) for name in changed}
+        for task in ending:
+            task.cancel()
+        self._ending = {task for task in self._ending if not task.done()} | ending
         self._wanted = wanted
         for name in wanted.keys() - self._tasks.keys() if self._group else ():
             assert self._group is not None
-            self._tasks[name] = self._group.create_task(_supervise(name, wanted[name]), name=f"model server {name}")
+            server = _supervise(name, wanted[name], frozenset(self._ending))
+            self._tasks[name] = self._group.create_task(server, name=f"model server {name}")
 
 
 def local_config(settings: MoondreamSettings) -> LocalConfig:
@@ -62,8 +67,10 @@ def local_config(settings: MoondreamSettings) -> LocalConfig:
     return LocalConfig(model=settings.server, server=server)
 
 
-async def _supervise(name: str, settings: MoondreamSettings) -> Never:
-    """Start it, now and whenever it has ended."""
+async def _supervise(name: str, settings: MoondreamSettings, after: Collection[asyncio.Task[Never]]) -> Never:
+    """Start it, when those that were there before have ended and left their address, and whenever it has ended."""
+    if after:
+        await asyncio.wait(after)
     loop = asyncio.get_running_loop()
     pause_s = RESTART_FIRST_S
     while True:

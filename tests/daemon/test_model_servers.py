@@ -30,14 +30,14 @@ PATIENCE_S = 120
 Logs = Sequence[Mapping[str, Any]]
 
 
-def managed(folder: Path, port: int, name: str = "small") -> MoondreamSettings:
+def managed(folder: Path, port: int, name: str = "small", threads: int = 1) -> MoondreamSettings:
     return MoondreamSettings(
         kind="moondream",
         name=name,
         dialect="local",
         base_url=f"http://127.0.0.1:{port}/v1",
         managed=True,
-        server=ModelSettings(folder=folder, precision="f32", threads=1),
+        server=ModelSettings(folder=folder, precision="f32", threads=threads),
         timeout_s=PATIENCE_S,
     )
 
@@ -108,18 +108,22 @@ async def test_one_that_can_not_start_is_tried_again_and_says_why(tmp_path: Path
 
 
 async def test_new_settings_replace_what_they_change_and_leave_the_rest(model_folder: Path) -> None:
-    kept, changed = managed(model_folder, free_port(), "kept"), managed(model_folder, free_port(), "changed")
+    port = free_port()
+    kept, changed = managed(model_folder, free_port(), "kept"), managed(model_folder, port, "changed")
     servers = ModelServers()
     servers.apply([kept, changed])
     with capture_logs() as logs:
         async with running(servers):
             await logged(logs, "model.ready", times=2)
             pids = {one["provider"]: one["pid"] for one in logs if one["event"] == "model_server.started"}
-            servers.apply([kept, managed(model_folder, free_port(), "changed")])
+            for threads in (2, 3):
+                servers.apply([kept, managed(model_folder, port, "changed", threads)])
             again = await logged(logs, "model_server.started", times=3)
             assert again["provider"] == "changed"
-            await gone(pids["changed"])
+            assert not alive(pids["changed"])
             assert alive(pids["kept"])
+            await logged(logs, "model.ready", times=3)
+            assert not [one for one in logs if one["event"] == "model_server.died"]
             servers.apply([])
             await gone(pids["kept"])
             await gone(again["pid"])
