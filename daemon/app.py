@@ -18,7 +18,7 @@ from daemon.reload import LoadConfig, Reload
 from daemon.snapshot import Snapshots
 from daemon.summary import Summary
 from daemon.systemd import Notifier
-from daemon.tasks import after, side_tasks
+from daemon.tasks import after, either, side_tasks
 from daemon.tokens import tokens
 from daemon.watchdog import Watchdog
 from daemon.watching import Watching, enabled
@@ -35,6 +35,8 @@ EXTEND_EVERY_S = 5.0
 EXTEND_BY_S = 30.0
 """While it starts, the service manager is asked for this much more time, again and again: recovery takes what it
 takes, and a start that is stuck ends all the same once nobody asks any more."""
+MODELS_WITHIN_S = 300.0
+"""A recording is watched when the model servers that are ours have loaded, or then."""
 
 
 async def serve(
@@ -98,6 +100,8 @@ async def serve(
                 model_servers=model_servers.run(),
             ),
         ):
+            if until_eof:  # a recording can wait; what is live can't, and its first events go to who is there
+                await either(model_servers.settled(), stop.wait(), asyncio.sleep(MODELS_WITHIN_S))
             ended = await core.run(
                 lambda: watching.run(cameras, stop),
                 stop,

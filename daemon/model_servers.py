@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Never
 from urllib.parse import urlsplit
 
@@ -28,35 +29,50 @@ STOP_S = 10.0
 LINE_MAX = 256 * 1024
 
 
+@dataclass(slots=True)
+class _Server:
+    settings: MoondreamSettings
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has been ready, or has died, for the first time."""
+    task: asyncio.Task[Never] | None = None
+
+
 class ModelServers:
     """Those that the settings want, whenever `apply` says so anew; while `run` runs."""
 
     def __init__(self) -> None:
         self._group: asyncio.TaskGroup | None = None
-        self._wanted: dict[str, MoondreamSettings] = {}
-        self._tasks: dict[str, asyncio.Task[Never]] = {}
+        self._servers: dict[str, _Server] = {}
         self._ending: set[asyncio.Task[Never]] = set()
 
     async def run(self) -> Never:
         async with asyncio.TaskGroup() as self._group:
-            wanted, self._wanted = self._wanted, {}
-            self.apply(tuple(wanted.values()))
+            self._start()
             await asyncio.Event().wait()
         raise AssertionError
 
     def apply(self, settings: Sequence[ProviderSettings]) -> None:
         """A server whose settings are the same is left alone."""
         wanted = {one.name or one.kind: one for one in settings if isinstance(one, MoondreamSettings) and one.managed}
-        changed = [name for name in self._tasks if wanted.get(name) != self._wanted.get(name)]
-        ending = {self._tasks.pop(name) for name in changed}
-        for task in ending:
-            task.cancel()
-        self._ending = {task for task in self._ending if not task.done()} | ending
-        self._wanted = wanted
-        for name in wanted.keys() - self._tasks.keys() if self._group else ():
-            assert self._group is not None
-            server = _supervise(name, wanted[name], frozenset(self._ending))
-            self._tasks[name] = self._group.create_task(server, name=f"model server {name}")
+        for name in [name for name, server in self._servers.items() if wanted.get(name) != server.settings]:
+            if task := self._servers.pop(name).task:
+                task.cancel()
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+        for name in wanted.keys() - self._servers.keys():
+            self._servers[name] = _Server(wanted[name])
+        self._start()
+
+    def _start(self) -> None:
+        for name, server in self._servers.items() if self._group else ():
+            if server.task is None:
+                assert self._group is not None
+                supervising = _supervise(name, server, frozenset(self._ending))
+                server.task = self._group.create_task(supervising, name=f"model server {name}")
+
+    async def settled(self) -> None:
+        """When each of them has been ready, or has died, for the first time."""
+        await asyncio.gather(*(server.settled.wait() for server in self._servers.values()))
 
 
 def local_config(settings: MoondreamSettings) -> LocalConfig:
@@ -67,7 +83,7 @@ def local_config(settings: MoondreamSettings) -> LocalConfig:
     return LocalConfig(model=settings.server, server=server)
 
 
-async def _supervise(name: str, settings: MoondreamSettings, after: Collection[asyncio.Task[Never]]) -> Never:
+async def _supervise(name: str, server: _Server, after: Collection[asyncio.Task[Never]]) -> Never:
     """Start it, when those that were there before have ended and left their address, and whenever it has ended."""
     if after:
         await asyncio.wait(after)
@@ -75,13 +91,14 @@ async def _supervise(name: str, settings: MoondreamSettings, after: Collection[a
     pause_s = RESTART_FIRST_S
     while True:
         began_s = loop.time()
-        status = await _live(name, settings)
+        status = await _live(name, server)
+        server.settled.set()
         pause_s = RESTART_FIRST_S if loop.time() - began_s > WELL_AFTER_S else min(2 * pause_s, RESTART_MAX_S)
         log.error("model_server.died", provider=name, status=status, retry_s=pause_s)
         await asyncio.sleep(pause_s)
 
 
-async def _live(name: str, settings: MoondreamSettings) -> int:
+async def _live(name: str, server: _Server) -> int:
     """One process's life; its exit status."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "providers.local", "--config", "-", "--parent", str(os.getpid())),
@@ -96,15 +113,15 @@ async def _live(name: str, settings: MoondreamSettings) -> int:
     assert process.stdout is not None
     try:
         with suppress(ConnectionError):
-            process.stdin.write(local_config(settings).model_dump_json().encode())
+            process.stdin.write(local_config(server.settings).model_dump_json().encode())
             process.stdin.close()
-        await _pass_on(name, process.stdout)
+        await _pass_on(name, process.stdout, server.settled)
         return await process.wait()
     finally:
         await _end(process)
 
 
-async def _pass_on(name: str, output: asyncio.StreamReader) -> None:
+async def _pass_on(name: str, output: asyncio.StreamReader, ready: asyncio.Event) -> None:
     """Its log becomes ours, a line each; what is no line of a log is passed on as it is."""
     while True:
         try:
@@ -119,6 +136,8 @@ async def _pass_on(name: str, output: asyncio.StreamReader) -> None:
         except (ValueError, KeyError, AttributeError):
             log.warning("model_server.said", provider=name, line=line.decode(errors="replace").rstrip()[:2000])
             continue
+        if event == "model.ready":
+            ready.set()
         told.pop("timestamp", None)
         getattr(log, level if level in ("debug", "warning", "error") else "info")(event, provider=name, **told)
 

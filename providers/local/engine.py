@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from providers.local.answers import Answer, Choice, Filled, Found
+from providers.local.errors import ModelError
 from providers.local.settings import ModelSettings
 
 ENGINES: Mapping[str, str] = {
@@ -87,5 +88,9 @@ class Engine(Protocol):
 
 def open_engine(settings: ModelSettings) -> AbstractAsyncContextManager[Engine]:
     """Loads the model, which takes a while and is done in a thread. Raises ModelError."""
-    opened: AbstractAsyncContextManager[Engine] = import_module(ENGINES[settings.engine]).open_engine(settings)
+    try:
+        module = import_module(ENGINES[settings.engine])
+    except ImportError as error:
+        raise ModelError(f"{settings.engine} needs the extra `models`, which is not installed here: {error}") from error
+    opened: AbstractAsyncContextManager[Engine] = module.open_engine(settings)
     return opened

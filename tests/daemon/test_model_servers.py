@@ -129,6 +129,20 @@ async def test_new_settings_replace_what_they_change_and_leave_the_rest(model_fo
             await gone(again["pid"])
 
 
+async def test_they_are_settled_when_each_was_ready_or_has_died(model_folder: Path, tmp_path: Path) -> None:
+    servers = ModelServers()
+    servers.apply([managed(model_folder, free_port(), "well"), managed(tmp_path, free_port(), "empty")])
+    with capture_logs() as logs:
+        async with running(servers), asyncio.timeout(PATIENCE_S):
+            await servers.settled()
+            told = {(one["event"], one.get("provider")) for one in logs}
+            assert ("model.ready", "well") in told
+            assert ("model.unusable", "empty") in told
+        servers.apply([])
+        async with asyncio.timeout(PATIENCE_S):
+            await servers.settled()
+
+
 def test_the_section_of_a_managed_server(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
+from providers.local.engine import ENGINES, open_engine
+from providers.local.errors import ModelError
+from providers.local.settings import ModelSettings
 from tests.local.conftest import VECTORS, free_port
 
 
@@ -163,3 +166,11 @@ async def test_when_the_engine_fails_callers_hear_it_and_the_process_ends(
         status, answer = await server.post({"question": "?"})
         assert (status, "device-side assert" in answer["error"]["message"]) == (500, True)
         assert await asyncio.wait_for(server.process.wait(), 60) == 1
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_without_torch_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    monkeypatch.delitem(sys.modules, ENGINES[engine], raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModelError, match="needs the extra `models`"):
+        open_engine(ModelSettings(engine=engine, folder=tmp_path))
