@@ -229,8 +229,8 @@ def below(marks: Marks, slack: float = 0.0) -> list[str]:
     return [f"{name}: {value:.3f} < {bar:.2f}" for name, value, bar in missed if value < bar - slack]
 
 
-async def run(folder: Path, count: int, spoil: str) -> bool:
-    async with open_engine(ModelSettings(folder=folder, precision="f32", rows=128, waiting=10_000)) as engine:
+async def run(folder: Path, count: int, spoil: str, precision: Any) -> bool:
+    async with open_engine(ModelSettings(folder=folder, precision=precision, rows=128, waiting=10_000)) as engine:
         marks = await examine(engine, list(papers(count, spoil)))
     print(table(marks))
     return not below(marks)
@@ -241,8 +241,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--spoil", choices=SPOILT, default="", help="what happens to the pictures before")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8", "int4"), default="f32")
     args = parser.parse_args()
-    sys.exit(0 if asyncio.run(run(args.folder, args.pictures, args.spoil)) else 1)
+    sys.exit(0 if asyncio.run(run(args.folder, args.pictures, args.spoil, args.precision)) else 1)
 
 
 if __name__ == "__main__":
