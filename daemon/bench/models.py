@@ -17,7 +17,8 @@ from PIL import Image
 from daemon.bench.figures import Figure, at_least, at_most
 from daemon.bench.material import Material, in_a_process
 from providers.local.engine import Asked, open_engine
-from providers.local.moondream2.vectors import Vectors
+from providers.local.moondream2.vectors import steps
+from providers.local.moondream2.vectors.folder import Vectors
 from providers.local.server import Service, listening
 from providers.local.settings import ModelSettings, ServerSettings
 
@@ -56,11 +57,11 @@ async def measure(_material: Material) -> AsyncIterator[Figure]:
 
 def exactness() -> Figure:
     """The worst of all comparisons, as a share of what is allowed."""
-    steps = list(Vectors(VECTORS).check())
-    worst = max(steps, key=lambda step: step.share)
-    problems = sum(len(step.problems) for step in steps)
-    compared = sum(step.compared for step in steps)
-    detail = f"{compared} comparisons, {problems} differ; the worst: {worst.where}, {worst.worst:.2g}"
+    compared = list(steps(Vectors(VECTORS)))
+    worst = max(compared, key=lambda step: step.share)
+    problems = sum(len(step.problems) for step in compared)
+    count = sum(step.compared for step in compared)
+    detail = f"{count} comparisons, {problems} differ; the worst: {worst.where}, {worst.worst:.2g}"
     return at_most("Moondream 2 in f32 against the reference's answers", worst.share, 1.0, detail, "of the tolerance")
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from providers.local.errors import ModelError
 from providers.local.moondream2 import batch, cache, crops, region, skills, text, vision
-from providers.local.moondream2.vectors import Comparison, Vectors
+from providers.local.moondream2.vectors import steps as compared
+from providers.local.moondream2.vectors.comparison import Comparison
+from providers.local.moondream2.vectors.folder import Vectors
 from tests.local.conftest import VECTORS
 
 STEPS = (
@@ -31,7 +33,7 @@ STEPS = (
 
 @pytest.fixture(scope="module")
 def comparisons() -> dict[str, Comparison]:
-    return {step.name: step for step in Vectors(VECTORS).check()}
+    return {step.name: step for step in compared(Vectors(VECTORS))}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -134,10 +136,10 @@ def test_a_fault_in_the_engine_is_found(
     monkeypatch: pytest.MonkeyPatch, few: Path, fault: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     steps = ("small parts", "answers, all in one batch")
-    assert not [problem for step in Vectors(few).check(steps) for problem in step.problems]
+    assert not [problem for step in compared(Vectors(few), steps) for problem in step.problems]
     fault(monkeypatch)
     try:
-        found = [problem for step in Vectors(few).check(steps) for problem in step.problems]
+        found = [problem for step in compared(Vectors(few), steps) for problem in step.problems]
     except RuntimeError as error:  # shapes that no longer fit
         found = [str(error)]
     assert found
