@@ -13,7 +13,7 @@ from providers.local.settings import ModelSettings
 
 ENGINES: Mapping[str, str] = {
     "moondream2": "providers.local.moondream2.engine",
-    "llava": "providers.local.llava",
+    "llava": "providers.local.llava.engine",
 }
 """Their names in the configuration, and the module of each, which has `open_engine`."""
 

@@ -101,14 +101,17 @@ class Waiting(Generic[J]):
     def give_up(self, reason: str, *more: J) -> None:
         """Tell everybody who waits, and these."""
         for job in (*more, *(job for *_, job in self._jobs)):
-            with suppress(InvalidStateError):  # it was cancelled
-                job.future.set_exception(ModelError(reason))
+            deliver(job, ModelError(reason))
         self._jobs.clear()
 
 
 def deliver(job: Waits, result: Any) -> None:
+    """An exception is raised where the job is awaited."""
     with suppress(InvalidStateError):  # it was cancelled
-        job.future.set_result(result)
+        if isinstance(result, Exception):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
 
 
 @asynccontextmanager

@@ -13,8 +13,10 @@ from PIL import Image
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("xgrammar")
 
+from providers.local.answers import Answer  # noqa: E402
 from providers.local.engine import Asked, Engine, open_engine  # noqa: E402
 from providers.local.errors import BadRequestError, ModelError, UnsupportedError  # noqa: E402
+from providers.local.llava import worker  # noqa: E402
 from providers.local.settings import ModelSettings  # noqa: E402
 from tests.local.conftest import VECTORS  # noqa: E402
 
@@ -167,6 +169,21 @@ async def test_captions_and_what_it_can_not_do(llava: Engine) -> None:
 async def test_a_question_can_not_speak_for_the_picture_or_the_template(llava: Engine) -> None:
     for question in ("<image><image>", "a <|endoftext|> b", "<im<image>age>"):
         assert (await llava.query(a_picture("red"), question, FEW)).tokens is not None
+
+
+async def test_a_question_that_is_too_long_is_refused_and_nothing_else_in_its_batch(
+    llava: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MAX_PLACES", 60)
+    short, long, also_short = await asyncio.gather(
+        *(llava.query(a_picture("red"), question, FEW) for question in ("What?", "why? " * 60, "Who?")),
+        return_exceptions=True,
+    )
+    assert isinstance(long, BadRequestError)
+    assert "at most 60" in str(long)
+    assert isinstance(short, Answer)
+    assert isinstance(also_short, Answer)
+    assert not llava.failed.done()
 
 
 async def test_who_gives_up_is_not_waited_for(llava: Engine) -> None:

@@ -7,20 +7,19 @@ A picture is encoded once; what it became is kept for later questions, as far as
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 import torch
 
-from providers.local.devices import is_out_of_memory
-from providers.local.errors import ModelError
 from providers.local.moondream2.batch import Batch, Done, Entry
 from providers.local.moondream2.cache import Prefix, slot_bytes
 from providers.local.moondream2.config import MoondreamConfig
 from providers.local.moondream2.crops import Crops
 from providers.local.moondream2.skills import Feed, Skill
 from providers.local.waiting import Waiting, deliver
+from providers.local.worker import Tally, Worker
 
 log = structlog.get_logger()
 
@@ -60,76 +59,48 @@ class Job:
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counters since the start."""
+class Steps(Tally):
+    """The batch moves a step at a time, and a picture may be asked about more than once."""
 
-    rows: int = 0
     steps: int = 0
     rows_stepped: int = 0
     pictures_encoded: int = 0
     pictures_reused: int = 0
-    largest_batch: int = 0
-    splits: int = 0
 
 
-class Scheduler:
-    """`run` is the life of the thread that has the model."""
+class Scheduler(Worker[Job]):
+    tally: Steps
 
     def __init__(self, batch: Batch, limits: Limits) -> None:
-        self.waiting: Waiting[Job] = Waiting(limits.waiting, limits.gather_s)
-        self.tally = Tally()
-        self.failed: Future[None] = Future()
-        """Ends with a ModelError when no more can be answered."""
+        super().__init__(Waiting(limits.waiting, limits.gather_s), limits.rows, Steps())
         self._batch = batch
         self._limits = limits
-        self._rows_max = limits.rows
         model = batch.model
         self._place_bytes = slot_bytes(model.config.text, model.dtype)
         self._prefix_bytes = model.config.prefix_len * self._place_bytes
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
-        self._active: list[Job] = []
 
     @property
     def config(self) -> MoondreamConfig:
         return self._batch.model.config
 
     def stats(self) -> dict[str, float]:
-        now = {"waiting": len(self.waiting), "active": len(self._active), "pictures_bytes": self._kept_bytes}
-        return now | asdict(self.tally)
+        return super().stats() | {"pictures_bytes": self._kept_bytes}
 
     @property
     def _kept_bytes(self) -> int:
         """Of pictures, whether anybody asks about them now or not."""
         return len(self._prefixes) * self._prefix_bytes
 
-    def run(self) -> None:
-        """Until it is closed, or fails; then nobody is left waiting for an answer."""
-        reason = "the engine was stopped"
-        try:
-            while self.waiting.until_wanted(is_busy=bool(self._active)):
-                self._turn()
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            log.exception("engine.failed")
-            self.failed.set_exception(ModelError(reason))
-        finally:
-            self.waiting.close()
-            self.waiting.give_up(reason, *self._active)
-
     def _turn(self) -> None:
         """Those who gave up leave, those who wait enter, and all in the batch take a step."""
         self._forget_cancelled()
-        try:
-            if entering := self.waiting.take(self._has_room):
-                self._enter(entering)
-            if len(self._batch):
-                self.tally.steps += 1
-                self.tally.rows_stepped += len(self._batch)
-                self._finish(self._batch.step())
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self._retreat(error)
+        if entering := self.waiting.take(self._has_room):
+            self._enter(entering)
+        if len(self._batch):
+            self.tally.steps += 1
+            self.tally.rows_stepped += len(self._batch)
+            self._finish(self._batch.step())
 
     def _forget_cancelled(self) -> None:
         gone = {job for job in self._active if job.future.cancelled()}
@@ -190,16 +161,8 @@ class Scheduler:
             assert isinstance(job, Job)
             deliver(job, result)
 
-    def _retreat(self, error: RuntimeError) -> None:
-        """No memory left: all begin anew, half as many at a time. Raises it again when there was only one."""
-        if len(self._active) <= 1:
-            raise error
-        self.tally.splits += 1
-        self._rows_max = max(1, len(self._active) // 2)
-        log.warning("engine.out_of_memory", rows=len(self._active), rows_from_now_on=self._rows_max)
-        again, self._active = self._active, []
+    def _let_go(self) -> None:
         self._batch.clear()
         self._prefixes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.waiting.put_back(again)
