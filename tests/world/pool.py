@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,7 @@ def write_pool(folder: Path, first_seed: int, places: int, side_px: int) -> int:
     with (
         (folder / PICTURES).open("wb") as pictures,
         (folder / TRUTHS).open("w") as truths,
-        ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool,
+        ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool,
     ):
         for drawn in pool.map(samples, seeds, repeat(side_px), chunksize=8):
             for pixels, truth in drawn:

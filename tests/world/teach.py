@@ -2,7 +2,8 @@
 
 python -m tests.world.teach POOL FOLDER
 
-Goes on where it was stopped. The recipe is plain: AdamW, one cosine over all steps, no dropout.
+Goes on where it was stopped. The recipe is plain: Muon for the matrices within, AdamW for all else, one cosine over all
+steps, no dropout.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +30,16 @@ from providers.local.moondream2.text import rotary_table
 from providers.local.moondream2.tokens import Tokens
 from tests.world import lessons
 from tests.world.lessons import Truth
+from tests.world.muon import Muon
 from tests.world.patches import PatchHead, patches_of
 from tests.world.pool import SIDE_PX, read_pool
 from tests.world.rows import COORD, NOTHING, SIZE, Rows, Teacher, stacked
 
 BATCH = 64
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE, MUON_RATE = 1.5e-3, 2.5e-3
+WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 2700, 2200
+FIRST_STEPS, SECOND_STEPS = 2800, 2200
 """For the encoder alone, and then for everything."""
 FLOOR = 0.02
 COORD_SPREAD, SIZE_SPREAD = 1.0, 1.5
@@ -217,6 +219,22 @@ def _initialise(model: Moondream) -> None:
         model.vision.pos_emb.copy_(0.5 * both.reshape(1, grid * grid, dim))
 
 
+def _optimizers(pupil: Pupil) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices within; embeddings, heads, biases and scales are AdamW's."""
+    named = dict(pupil.named_parameters())
+    matrices = {name: one for name, one in named.items() if one.dim() == 2}
+    within = {name: one for name, one in matrices.items() if ".blocks." in name or ".proj_mlp." in name}
+    threefold = [one for name, one in within.items() if name.endswith("qkv.weight")]
+    single = [one for name, one in within.items() if not name.endswith("qkv.weight")]
+    others = [one for name, one in named.items() if name not in within]
+    decayed = {"params": [one for one in others if one.dim() > 1], "weight_decay": WEIGHT_DECAY}
+    free = {"params": [one for one in others if one.dim() <= 1], "weight_decay": 0.0}
+    return [
+        Muon([{"params": threefold, "parts": 3}, {"params": single}], lr=MUON_RATE, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW([decayed, free], lr=LEARNING_RATE, betas=(0.9, 0.98)),
+    ]
+
+
 @dataclass(slots=True)
 class Progress:
     """Of the training: steps taken, and the processor's seconds that they took."""
@@ -240,13 +258,7 @@ class Training:
         self.config = tiny_config(tokenizer)
         self._teacher = Teacher(Tokens(tokenizer, self.config), self.config, self._rng)
         self.pupil = Pupil(self.config)
-        decayed = [one for one in self.pupil.parameters() if one.dim() > 1]
-        others = [one for one in self.pupil.parameters() if one.dim() <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": 0.05},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
+        self._optimizers = _optimizers(self.pupil)
         self._resume()
 
     def _tokenizer(self) -> Tokenizer:
@@ -265,14 +277,15 @@ class Training:
             return
         kept = torch.load(self._checkpoint, weights_only=True)  # our own file; and no code in it even so
         self.pupil.load_state_dict(kept["pupil"])
-        self._optimizer.load_state_dict(kept["optimizer"])
+        for optimizer, state in zip(self._optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.progress = Progress(**kept["progress"])
         self._rng = np.random.default_rng([1, self.progress.steps])
 
     def keep(self) -> None:
         kept = {
             "pupil": self.pupil.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "progress": {name: getattr(self.progress, name) for name in Progress.__dataclass_fields__},
         }
         unfinished = self._checkpoint.with_suffix(".part")
@@ -320,18 +333,20 @@ class Training:
             losses |= self.pupil.loss(features, rows)
         weights = {"patches": 0.5 if is_second else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.pupil.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_([one for one in self.pupil.parameters() if one.grad is not None], 1.0)
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.progress.steps += 1
         return {name: loss.item() for name, loss in losses.items()}
 
     def _set_rate(self, steps_in_phase: int) -> None:
         share = self.progress.steps / self._last_step
         cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * cosine * min(1.0, (steps_in_phase + 1) / WARM_UP_STEPS)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * cosine * min(1.0, (steps_in_phase + 1) / WARM_UP_STEPS)
 
     def _batch(self) -> tuple[npt.NDArray[np.uint8], list[Truth]]:
         """At random; half of them mirrored, all a little lighter or darker."""

@@ -1,0 +1,119 @@
+"""That the teaching works, by a few steps of it. What it comes to is seen in the exam of the model that ships."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (MODELS=0)")
+
+from providers.local.engine import Asked, open_engine  # noqa: E402
+from providers.local.settings import ModelSettings  # noqa: E402
+from tests.world import teach  # noqa: E402
+from tests.world.muon import Muon, orthogonal  # noqa: E402
+from tests.world.pool import SIDE_PX, read_pool, write_pool  # noqa: E402
+from tests.world.rows import NOTHING, SLOTS, stacked  # noqa: E402
+from tests.world.stills import jpeg  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of so little work, more only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    assert write_pool(folder, 77, 2, SIDE_PX) >= 10
+    return folder
+
+
+def a_training(pool: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, steps: tuple[int, int]) -> teach.Training:
+    monkeypatch.setattr(teach, "BATCH", 4)
+    return teach.Training(pool, folder, steps)
+
+
+async def test_it_learns_stops_goes_on_and_leaves_what_the_engine_loads(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = a_training(pool, tmp_path, monkeypatch, (2, 1))
+    short.run()
+    longer = a_training(pool, tmp_path, monkeypatch, (2, 4))
+    assert longer.progress.steps == 3
+    for name, one in short.pupil.state_dict().items():
+        assert torch.equal(one, longer.pupil.state_dict()[name]), name
+    longer.run()
+    assert longer.progress.steps == 6
+    pictures, _ = read_pool(pool, SIDE_PX)
+    async with open_engine(ModelSettings(folder=tmp_path, precision="f32", threads=1)) as engine:
+        picture = jpeg(np.ascontiguousarray(pictures[0][..., ::-1]), 90)
+        chosen = await engine.choose(picture, "Is there a person?", {"yes": ("yes",), "no": ("no",)}, Asked())
+        assert sum(chosen.probabilities.values()) == pytest.approx(1)
+        await engine.detect(picture, "person", 3, Asked(max_tokens=8))
+
+
+def test_a_loss_of_each_kind_falls(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teach, "WARM_UP_STEPS", 1)
+    training = a_training(pool, tmp_path, monkeypatch, (0, 100))
+    losses = [training._step() for _ in range(8)]
+    for name in ("patches", "words", "coords", "sizes"):
+        assert np.mean([one[name] for one in losses[-2:]]) < np.mean([one[name] for one in losses[:2]]), name
+
+
+def test_questions_share_a_row_without_seeing_each_other(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = a_training(pool, tmp_path, monkeypatch, (1, 1))
+    _, truths = read_pool(pool, SIDE_PX)
+    rows = [training._teacher.row(truth) for truth in truths]
+    prefix = training.config.prefix_len
+    told = stacked(rows, prefix)
+    assert told.question.shape[1] <= SLOTS
+    for row, questions in zip(told.question, rows, strict=True):
+        assert len(questions) >= 3
+        assert [int((row == number).sum()) for number in range(len(questions))] == [len(one) for one in questions]
+    for row, positions in zip(told.question, told.positions, strict=True):
+        for number in range(row.max() + 1):
+            assert positions[row == number].tolist() == list(range(prefix, prefix + int((row == number).sum())))
+    assert (told.says[told.question == NOTHING] == NOTHING).all()
+    assert ((told.coords == NOTHING) | ((told.coords >= 0) & (told.coords <= 1))).all()
+
+
+def test_attention_of_whole_rows_is_that_of_each_question_alone() -> None:
+    torch.manual_seed(0)
+    prefix, question = 5, torch.tensor([[0, 0, 0, 1, 1, NOTHING]])
+    q, k, v = (torch.randn(1, 2, prefix + 6, 8) for _ in range(3))
+    together = teach._Seen(question, prefix)(0, q, k, v)
+    for slots in ([5, 6, 7], [8, 9]):
+        own = [*range(prefix), *slots]
+        mask = torch.ones(len(own), len(own), dtype=torch.bool).tril()
+        mask[:, :prefix] = True
+        mask[:prefix, prefix:] = False
+        alone = torch.nn.functional.scaled_dot_product_attention(q[:, :, own], k[:, :, own], v[:, :, own], mask)
+        assert torch.allclose(alone, together[:, :, own], atol=1e-5)
+
+
+def test_muon_s_updates_are_about_as_long_in_every_direction() -> None:
+    torch.manual_seed(0)
+    for shape in ((1, 32, 96), (3, 64, 32)):
+        lengths = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert float(lengths.min()) > 0.5
+        assert float(lengths.max()) < 1.5
+
+
+def test_muon_finds_a_matrix() -> None:
+    torch.manual_seed(0)
+    wanted, found = torch.randn(24, 8), torch.nn.Parameter(torch.zeros(24, 8))
+    optimizer = Muon([{"params": [found], "parts": 3}], lr=0.3, weight_decay=0.0)
+    for step in range(60):
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / 60)
+        loss = ((found - wanted) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02
