@@ -43,7 +43,7 @@ def measure(
         "kind": f"{precision_of(precision, model.device)} on {model.device}",
     }
     if questions:
-        asked = [[_seconds(partial(ask, model, next(fresh), k)) for k in (1, questions)] for _ in range(rounds)]
+        asked = [[seconds(partial(ask, model, next(fresh), k)) for k in (1, questions)] for _ in range(rounds)]
         one, many = zip(*asked, strict=True)
         result |= {"one_s": statistics.median(one), "many_s": statistics.median(many)}
     return result | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -79,7 +79,7 @@ def decoding(model: Moondream, prefixes: list[Prefix], batches: list[int], steps
         running[rows] = batch = Batch(model)
         batch.enter([Entry(row, PROMPT, prefixes[row], _endless()) for row in range(rows)])
         batch.step()
-    took = [{rows: _seconds(batch.step) for rows, batch in running.items()} for _ in range(steps)]
+    took = [{rows: seconds(batch.step) for rows, batch in running.items()} for _ in range(steps)]
     return {rows: statistics.median(turn[rows] for turn in took) for rows in batches}
 
 
@@ -96,7 +96,7 @@ def _endless() -> Skill[None]:
         token = yield ChooseToken(Token(100 + int(token) % 1000))  # type: ignore[arg-type]
 
 
-def _seconds(job: Callable[[], object]) -> float:
+def seconds(job: Callable[[], object]) -> float:
     began = time.perf_counter()
     job()
     if torch.cuda.is_available():
