@@ -61,6 +61,7 @@ def test_a_worker_that_ends_without_a_word_is_noticed_and_the_daemon_is_started_
         manager.daemon.send_signal(signal.SIGUSR2)
         assert "task worker 0" in manager.wait_logged("watchdog.stuck")["parts"]
         assert manager.await_end()[0] == -signal.SIGABRT
+    assert lva("run", "--until-eof", "--config", str(a_config(tmp_path))).returncode == 0  # and Postgres ends with it
 
 
 def test_what_is_away_outside_is_no_reason_for_a_restart(tmp_path: Path) -> None:
