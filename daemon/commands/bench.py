@@ -47,25 +47,28 @@ def bench(sections: tuple[str, ...], clip: Path, model: Path, size_px: int, out:
     """Measure this machine: trigger, storage, flood, live, models; all of them if none is named."""
     configure_logs(LogSettings(level="error"), stream=sys.stderr)
     figures: list[Figure] = []
+
+    def tell(figure: Figure) -> None:
+        click.echo(f"{figure.name}: {figure.value:g} {figure.unit}  {figure.detail}", err=True)
+        figures.append(figure)
+
     for section in sections or SECTIONS:
         with tempfile.TemporaryDirectory(prefix="lva-bench-") as scratch:
             material = Material(clip.resolve(), model.resolve(), size_px, Path(scratch))
-            for figure in _measured(SECTIONS[section](material)):
-                click.echo(f"{figure.name}: {figure.value:g} {figure.unit}  {figure.detail}", err=True)
-                figures.append(figure)
+            asyncio.run(_measure(SECTIONS[section](material), tell))
     print_table(figures)
     if out:
         out.write_text(json.dumps(_report(figures, clip, model), indent=2) + "\n")
 
 
-def _measured(figures: Iterator[Figure] | AsyncIterator[Figure]) -> list[Figure]:
+async def _measure(figures: Iterator[Figure] | AsyncIterator[Figure], tell: Callable[[Figure], None]) -> None:
+    """Each is told as soon as it is there."""
     if isinstance(figures, AsyncIterator):
-        return asyncio.run(_collected(figures))
-    return list(figures)
-
-
-async def _collected(figures: AsyncIterator[Figure]) -> list[Figure]:
-    return [figure async for figure in figures]
+        async for figure in figures:
+            tell(figure)
+    else:
+        for figure in figures:
+            tell(figure)
 
 
 def _report(figures: list[Figure], clip: Path, model: Path) -> dict[str, object]:
