@@ -4,7 +4,8 @@ Without it, half an hour of training on answers alone stays at guessing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,8 @@ PARTS = (len(CENTRES), 4 * len(LABELS), len(COVERS), len(COLOURS_ASKED), len(PLA
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """[pictures, grid², …]. `boxes`: of each label, where in the patch its centre is, and the logarithm of its size;
-    they count where `centres` of that label is 1."""
+    """[pictures, grid, grid, …]; `places` and `dark` are of whole pictures. `boxes`: of each label, where in the patch
+    its centre is, and the logarithm of its size; they count where `centres` of that label is 1."""
 
     centres: npt.NDArray[np.float32]
     boxes: npt.NDArray[np.float32]
@@ -34,6 +35,21 @@ class Patches:
     colours: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
     dark: npt.NDArray[np.float32]
+
+    def some(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """[pictures, count] patches of each: all that show something if there is room, and any others."""
+        shown = self.covers.max(-1).reshape(len(self.covers), -1) > 0
+        return np.argsort(-(shown + rng.random(shown.shape)), axis=1)[:, :count]
+
+    def at(self, patches: npt.NDArray[np.int64]) -> "Patches":
+        """Of these alone: [pictures, count, …]."""
+
+        def taken(every: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            flat = every.reshape(len(every), -1, *every.shape[3:])
+            return np.take_along_axis(flat, patches.reshape(*patches.shape, *[1] * (flat.ndim - 2)), axis=1)
+
+        each = {name: taken(getattr(self, name)) for name in ("centres", "boxes", "covers", "colours")}
+        return replace(self, **each)
 
 
 def patches_of(truths: Sequence[Truth], grid: int) -> Patches:
@@ -101,24 +117,24 @@ class PatchHead(nn.Module):
         self.linear = nn.Linear(dim, sum(PARTS))
 
     def loss(self, features: Tensor, told: Patches) -> Tensor:
-        """Of features [pictures, grid², dim]."""
-        grid2 = features.shape[1]
+        """Of features [pictures, patches, dim]."""
+        count = features.shape[1]
         centres, boxes, covers, colours, places, dark = self.linear(features).split(PARTS, dim=-1)
-        true_centres = torch.from_numpy(told.centres).view(len(features), grid2, -1)
-        true_covers = torch.from_numpy(told.covers).view(len(features), grid2, -1)
+        true_centres = torch.from_numpy(told.centres).view(len(features), count, -1)
+        true_covers = torch.from_numpy(told.covers).view(len(features), count, -1)
         binary = functional.binary_cross_entropy_with_logits
         loss = 4 * binary(centres, true_centres, pos_weight=torch.tensor(4.0)) + binary(covers, true_covers)
         here = true_centres[..., : len(LABELS)] > 0
         if here.any():
-            true_boxes = torch.from_numpy(told.boxes).view(len(features), grid2, len(LABELS), 4)
-            boxes = boxes.view(len(features), grid2, len(LABELS), 4)
+            true_boxes = torch.from_numpy(told.boxes).view(len(features), count, len(LABELS), 4)
+            boxes = boxes.view(len(features), count, len(LABELS), 4)
             loss = loss + functional.smooth_l1_loss(boxes[here], true_boxes[here], beta=0.1)
         true_colours = torch.from_numpy(told.colours).view(-1)
         if (true_colours != UNKNOWN).any():
             loss = loss + 0.5 * functional.cross_entropy(colours.flatten(0, 1), true_colours, ignore_index=UNKNOWN)
-        everywhere = torch.from_numpy(told.places)[:, None].expand(-1, grid2).reshape(-1)
+        everywhere = torch.from_numpy(told.places)[:, None].expand(-1, count).reshape(-1)
         loss = loss + 0.1 * functional.cross_entropy(places.flatten(0, 1), everywhere)
         true_dark = torch.from_numpy(told.dark)
         if (known := true_dark >= 0).any():
-            loss = loss + 0.1 * binary(dark[known][..., 0], true_dark[known][:, None].expand(-1, grid2))
+            loss = loss + 0.1 * binary(dark[known][..., 0], true_dark[known][:, None].expand(-1, count))
         return loss

@@ -3,7 +3,7 @@
 python -m tests.world.teach POOL FOLDER
 
 Goes on where it was stopped. The recipe is plain: Muon for the matrices within, AdamW for all else, one cosine over all
-steps, no dropout.
+the time, no dropout.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from providers.local.moondream2.tokens import Tokens
 from tests.world import lessons
 from tests.world.lessons import Truth
 from tests.world.muon import Muon
-from tests.world.patches import PatchHead, patches_of
+from tests.world.patches import Patches, PatchHead, patches_of
 from tests.world.pool import SIDE_PX, read_pool
 from tests.world.rows import COORD, NOTHING, SIZE, Rows, Teacher, stacked
 
@@ -39,8 +39,12 @@ BATCH = 64
 LEARNING_RATE, MUON_RATE = 1.5e-3, 2.5e-3
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 2800, 2200
+FIRST_STEPS, SECOND_STEPS = 6000, 2200
 """For the encoder alone, and then for everything."""
+SECOND_COSTS = 4
+"""Times as much as a step for the encoder alone: the cosine is one of time, not of steps."""
+SHOWN = 5 / 9
+"""Of the patches, while the encoder learns alone: most of a picture is background, and would take half of the time."""
 FLOOR = 0.02
 COORD_SPREAD, SIZE_SPREAD = 1.0, 1.5
 """Bins: how soft the targets of places and sizes are."""
@@ -133,6 +137,15 @@ class Pupil(nn.Module):
 
     def features(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         return self.model.vision.encode(self.model.vision.normalised(torch.from_numpy(pixels), torch.float32))
+
+    def patch_loss(self, pixels: npt.NDArray[np.uint8], told: Patches, seen: npt.NDArray[np.int64]) -> Tensor:
+        """Of an encoder that sees these patches alone, [pictures, count]."""
+        vision, places = self.model.vision, torch.from_numpy(seen)[..., None]
+        x = vision.patch_emb(vision.normalised(torch.from_numpy(pixels), torch.float32)) + vision.pos_emb
+        x = x.gather(1, places.expand(-1, -1, x.shape[-1]))
+        for block in vision.blocks:
+            x = block(x)
+        return self.patches.loss(vision.post_ln(x), told.at(seen))
 
     def loss(self, features: Tensor, rows: Rows) -> dict[str, Tensor]:
         """Of what is said, and of places and sizes."""
@@ -326,11 +339,14 @@ class Training:
         is_second = steps >= self._first_steps
         self._set_rate(steps - self._first_steps if is_second else steps)
         pixels, truths = self._batch()
-        features = self.pupil.features(pixels)
-        losses = {"patches": self.pupil.patches.loss(features, patches_of(truths, self.config.vision.grid))}
+        told = patches_of(truths, self.config.vision.grid)
         if is_second:
+            features = self.pupil.features(pixels)
             rows = stacked([self._teacher.row(truth) for truth in truths], self.config.prefix_len)
-            losses |= self.pupil.loss(features, rows)
+            losses = {"patches": self.pupil.patches.loss(features, told)} | self.pupil.loss(features, rows)
+        else:
+            seen = told.some(round(SHOWN * self.config.vision.grid**2), self._rng)
+            losses = {"patches": self.pupil.patch_loss(pixels, told, seen)}
         weights = {"patches": 0.5 if is_second else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.pupil.zero_grad(set_to_none=True)
@@ -342,7 +358,9 @@ class Training:
         return {name: loss.item() for name, loss in losses.items()}
 
     def _set_rate(self, steps_in_phase: int) -> None:
-        share = self.progress.steps / self._last_step
+        second = max(0, self.progress.steps - self._first_steps)
+        spent = self.progress.steps - second + SECOND_COSTS * second
+        share = spent / (self._first_steps + SECOND_COSTS * (self._last_step - self._first_steps))
         cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:

@@ -12,6 +12,7 @@ from providers.local.engine import Asked, open_engine  # noqa: E402
 from providers.local.settings import ModelSettings  # noqa: E402
 from tests.world import teach  # noqa: E402
 from tests.world.muon import Muon, orthogonal  # noqa: E402
+from tests.world.patches import patches_of  # noqa: E402
 from tests.world.pool import SIDE_PX, read_pool, write_pool  # noqa: E402
 from tests.world.rows import NOTHING, SLOTS, stacked  # noqa: E402
 from tests.world.stills import jpeg  # noqa: E402
@@ -63,6 +64,21 @@ def test_a_loss_of_each_kind_falls(pool: Path, tmp_path: Path, monkeypatch: pyte
     losses = [training._step() for _ in range(8)]
     for name in ("patches", "words", "coords", "sizes"):
         assert np.mean([one[name] for one in losses[-2:]]) < np.mean([one[name] for one in losses[:2]]), name
+
+
+def test_what_shows_something_is_seen_first(pool: Path) -> None:
+    _, truths = read_pool(pool, SIDE_PX)
+    told = patches_of(truths, 12)
+    seen = told.some(80, np.random.default_rng(0))
+    assert all(len(set(row)) == 80 for row in seen.tolist())
+    shown = told.covers.reshape(len(truths), 144, -1).max(-1) > 0
+    for row, has_something in zip(seen, shown, strict=True):
+        assert has_something[row].sum() == min(80, has_something.sum())
+    kept = told.at(seen)
+    for picture, row in enumerate(seen):
+        for place, patch in enumerate(row):
+            assert (kept.centres[picture, place] == told.centres[picture, patch // 12, patch % 12]).all()
+            assert kept.colours[picture, place] == told.colours[picture, patch // 12, patch % 12]
 
 
 def test_questions_share_a_row_without_seeing_each_other(
