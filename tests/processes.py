@@ -1,6 +1,6 @@
 """Which processes run below one."""
 
-import os
+from pathlib import Path
 
 import psutil
 
@@ -19,10 +19,9 @@ def camera_processes(pid: int | None = None) -> list[int]:
     return [child for child in children(pid) if b"pipeline.camera_process" in command_line(child)]
 
 
-def command_line(pid: int | None = None) -> bytes:
+def command_line(pid: int) -> bytes:
     """As the kernel keeps it, with a zero byte behind each argument; empty where the process has ended."""
     try:
-        with open(f"/proc/{pid or os.getpid()}/cmdline", "rb") as file:
-            return file.read()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""

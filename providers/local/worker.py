@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
 import structlog
+import torch
 
 from providers.local.devices import is_out_of_memory
 from providers.local.errors import ModelError
@@ -62,9 +63,8 @@ class Worker(ABC, Generic[J]):
     def _turn(self) -> None:
         """Take what is waiting and go on with it. Who has not been answered yet is in `_active` then."""
 
-    @abstractmethod
     def _let_go(self) -> None:
-        """Of what a batch has taken that did not fit."""
+        """Of what an engine keeps on the device between its turns."""
 
     def _retreat(self) -> None:
         """No memory left: all begin anew, half as many at a time."""
@@ -73,4 +73,6 @@ class Worker(ABC, Generic[J]):
         log.warning("engine.out_of_memory", rows=len(self._active), rows_from_now_on=self._rows_max)
         again, self._active = self._active, []
         self._let_go()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         self.waiting.put_back(again)

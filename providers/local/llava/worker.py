@@ -107,10 +107,6 @@ class LlavaWorker(Worker[Job]):
             self._answer(self._active)
             self._active = []
 
-    def _let_go(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
     def _fits(self, job: Job, beside: list[Job]) -> bool:
         return not beside or (len(beside) < self._rows_max and job.kind == beside[0].kind)
 

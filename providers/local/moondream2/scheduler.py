@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-import torch
 
 from providers.local.moondream2.batch import Batch, Done, Entry
 from providers.local.moondream2.cache import Prefix, slot_bytes
@@ -164,5 +163,3 @@ class Scheduler(Worker[Job]):
     def _let_go(self) -> None:
         self._batch.clear()
         self._prefixes.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
