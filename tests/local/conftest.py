@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Small matrices gain nothing by two, and the tests' other processes want one."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)

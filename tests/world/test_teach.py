@@ -1,6 +1,5 @@
 """That the teaching works, by a few steps of it. What it comes to is seen in the exam of the model that ships."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (MODELS=0)")
 
 from providers.local.engine import Asked, open_engine  # noqa: E402
 from providers.local.settings import ModelSettings  # noqa: E402
+from tests.local.conftest import one_thread  # noqa: E402
 from tests.world import teach  # noqa: E402
 from tests.world.muon import Muon, orthogonal  # noqa: E402
 from tests.world.patches import patches_of  # noqa: E402
@@ -17,14 +17,7 @@ from tests.world.pool import SIDE_PX, read_pool, write_pool  # noqa: E402
 from tests.world.rows import NOTHING, SLOTS, stacked  # noqa: E402
 from tests.world.stills import jpeg  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Of so little work, more only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 @pytest.fixture(scope="module")
