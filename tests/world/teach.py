@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,6 +257,16 @@ class Progress:
     cpu_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is learned in one step: pictures [BATCH, side, side, 3] in RGB, what their patches show, and either what is
+    asked, or the patches that the encoder alone sees of each, [BATCH, count]."""
+
+    pixels: npt.NDArray[np.uint8]
+    told: Patches
+    task: Rows | npt.NDArray[np.int64]
+
+
 class Training:
     """Kept in a folder: tokenizer and configuration at its start, a checkpoint now and then, the weights at its
     end."""
@@ -314,15 +325,15 @@ class Training:
 
     def run(self, keep_every_s: float = 120.0) -> None:
         kept_at = told_at = time.monotonic()
+        cpu_before_s = time.process_time() - self.progress.cpu_s
         sums: dict[str, float] = {}
         count = 0
-        while self.progress.steps < self._last_step:
-            began_cpu = time.process_time()
-            for name, value in self._step().items():
+        for batch in self._batches():
+            for name, value in self._step(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             now = time.monotonic()
-            self.progress.cpu_s += time.process_time() - began_cpu
+            self.progress.cpu_s = time.process_time() - cpu_before_s
             if now - told_at > 30:
                 told = ", ".join(f"{name} {value / count:.3f}" for name, value in sums.items())
                 speed = count * BATCH / (now - told_at)
@@ -334,20 +345,22 @@ class Training:
                 kept_at = now
         self.keep()
 
-    def _step(self) -> Mapping[str, float]:
-        steps = self.progress.steps
-        is_second = steps >= self._first_steps
-        self._set_rate(steps - self._first_steps if is_second else steps)
-        pixels, truths = self._batch()
-        told = patches_of(truths, self.config.vision.grid)
-        if is_second:
-            features = self.pupil.features(pixels)
-            rows = stacked([self._teacher.row(truth) for truth in truths], self.config.prefix_len)
-            losses = {"patches": self.pupil.patches.loss(features, told)} | self.pupil.loss(features, rows)
+    def _batches(self) -> Iterator[Batch]:
+        """To the last step. Each is made while the one before it is learned."""
+        with ThreadPoolExecutor(1) as maker:
+            ahead = maker.submit(self._batch, self.progress.steps)
+            for step in range(self.progress.steps, self._last_step):
+                batch, ahead = ahead.result(), maker.submit(self._batch, step + 1)
+                yield batch
+
+    def _step(self, batch: Batch) -> Mapping[str, float]:
+        self._set_rate()
+        if isinstance(batch.task, Rows):
+            features = self.pupil.features(batch.pixels)
+            losses = {"patches": self.pupil.patches.loss(features, batch.told)} | self.pupil.loss(features, batch.task)
         else:
-            seen = told.some(round(SHOWN * self.config.vision.grid**2), self._rng)
-            losses = {"patches": self.pupil.patch_loss(pixels, told, seen)}
-        weights = {"patches": 0.5 if is_second else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
+            losses = {"patches": self.pupil.patch_loss(batch.pixels, batch.told, batch.task)}
+        weights = {"patches": 0.5 if isinstance(batch.task, Rows) else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.pupil.zero_grad(set_to_none=True)
         total.backward()
@@ -357,16 +370,27 @@ class Training:
         self.progress.steps += 1
         return {name: loss.item() for name, loss in losses.items()}
 
-    def _set_rate(self, steps_in_phase: int) -> None:
-        second = max(0, self.progress.steps - self._first_steps)
-        spent = self.progress.steps - second + SECOND_COSTS * second
+    def _set_rate(self) -> None:
+        """Warm at the start of either phase."""
+        first = min(self.progress.steps, self._first_steps)
+        second = self.progress.steps - first
+        warmth = min(1.0, ((first if first < self._first_steps else second) + 1) / WARM_UP_STEPS)
+        spent = first + SECOND_COSTS * second
         share = spent / (self._first_steps + SECOND_COSTS * (self._last_step - self._first_steps))
         cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * cosine * min(1.0, (steps_in_phase + 1) / WARM_UP_STEPS)
+                group["lr"] = optimizer.defaults["lr"] * cosine * warmth
 
-    def _batch(self) -> tuple[npt.NDArray[np.uint8], list[Truth]]:
+    def _batch(self, step: int) -> Batch:
+        pixels, truths = self._drawn()
+        told = patches_of(truths, self.config.vision.grid)
+        if step < self._first_steps:
+            return Batch(pixels, told, told.some(round(SHOWN * self.config.vision.grid**2), self._rng))
+        rows = [self._teacher.row(truth) for truth in truths]
+        return Batch(pixels, told, stacked(rows, self.config.prefix_len))
+
+    def _drawn(self) -> tuple[npt.NDArray[np.uint8], list[Truth]]:
         """At random; half of them mirrored, all a little lighter or darker."""
         chosen = np.sort(self._rng.integers(len(self._truths), size=BATCH))
         pictures, truths = [], []

@@ -1,5 +1,6 @@
 """That the teaching works, by a few steps of it. What it comes to is seen in the exam of the model that ships."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ async def test_it_learns_stops_goes_on_and_leaves_what_the_engine_loads(
 def test_a_loss_of_each_kind_falls(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teach, "WARM_UP_STEPS", 1)
     training = a_training(pool, tmp_path, monkeypatch, (0, 100))
-    losses = [training._step() for _ in range(8)]
+    losses = [training._step(batch) for batch in islice(training._batches(), 8)]
     for name in ("patches", "words", "coords", "sizes"):
         assert np.mean([one[name] for one in losses[-2:]]) < np.mean([one[name] for one in losses[:2]]), name
 
