@@ -10,6 +10,7 @@ from daemon.config import Config, ConfigError, check_labels, known_secrets, load
 from daemon.logs import Redactor
 from pipeline.detector import network_loader, reported_labels
 from pipeline.yolo import DetectorError
+from providers.settings import MoondreamSettings
 
 
 @click.command()
@@ -23,6 +24,10 @@ def validate(config_path: Path) -> None:
     for camera in cameras:
         if not camera.is_live and not Path(camera.url.get_secret_value()).exists():
             click.echo(f"{config_path}: note: cameras: {camera.name}: is not there now: {camera.redacted}", err=True)
+    for provider in config.providers:
+        if isinstance(provider, MoondreamSettings) and provider.server and not provider.server.folder.is_dir():
+            named = f"{config_path}: note: providers: {provider.name or provider.kind}"
+            click.echo(f"{named}: its model is not there now: {provider.server.folder}", err=True)
     parts = ((len(cameras), "camera"), (len(config.providers), "provider"), (len(config.questions), "question"))
     told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in parts)
     click.echo(f"{config_path}: good: {told}")

@@ -185,5 +185,14 @@ def test_validate_looks_at_the_detector_too(tmp_path: Path, detector: str, line:
     assert done.stderr.count("\n") == 1
 
 
+def test_validate_notes_a_managed_model_that_is_not_there(tmp_path: Path) -> None:
+    there, missing = tmp_path / "here", tmp_path / "nowhere"
+    there.mkdir()
+    text = "[[providers]]\nname='{0}'\nkind='moondream'\ndialect='local'\nmanaged=true\nserver={{folder='{0}'}}\n"
+    done = lva("validate", "--config", str(file := config(tmp_path, text.format("here") + text.format("nowhere"))))
+    assert done.returncode == 0
+    assert done.stderr == f"{file}: note: providers: nowhere: its model is not there now: {missing}\n"
+
+
 def test_version_names_what_it_stands_on() -> None:
     assert lva("version").stdout.startswith("lva 0.")

@@ -19,15 +19,18 @@ from tests.world.stills import LABELS
 
 CENTRES = ("person", "car", "backpack", "two people", "fallen", "lying bag")
 COVERS = ("person", "car", "backpack", "queueing", "meeting")
+FINE = 4
+"""Parts of a patch's side for which it is told apart what covers them: a bag may be narrower than a patch."""
 UNKNOWN = -100
 """Of classes: no loss."""
-PARTS = (len(CENTRES), 4 * len(LABELS), len(COVERS), len(COLOURS_ASKED), len(PLACES), 1)
+PARTS = (len(CENTRES), 4 * len(LABELS), len(COVERS) * FINE**2, len(COLOURS_ASKED), len(PLACES), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Patches:
     """[pictures, grid, grid, …]; `places` and `dark` are of whole pictures. `boxes`: of each label, where in the patch
-    its centre is, and the logarithm of its size; they count where `centres` of that label is 1."""
+    its centre is, and the logarithm of its size; they count where `centres` of that label is 1. `covers`: FINE² shares
+    for each of COVERS."""
 
     centres: npt.NDArray[np.float32]
     boxes: npt.NDArray[np.float32]
@@ -57,17 +60,21 @@ def patches_of(truths: Sequence[Truth], grid: int) -> Patches:
     out = Patches(
         centres=np.zeros((count, grid, grid, len(CENTRES)), np.float32),
         boxes=np.zeros((count, grid, grid, len(LABELS), 4), np.float32),
-        covers=np.zeros((count, grid, grid, len(COVERS)), np.float32),
+        covers=np.zeros((count, grid, grid, len(COVERS) * FINE**2), np.float32),
         colours=np.full((count, grid, grid), UNKNOWN, np.int64),
         places=np.array([PLACES.index(truth.place) for truth in truths], np.int64),
         dark=np.array([UNKNOWN if truth.dark is None else truth.dark for truth in truths], np.float32),
     )
     for number, truth in enumerate(truths):
+        fine = np.zeros((grid * FINE, grid * FINE, len(COVERS)), np.float32)
         for thing in truth.things:
             _mark(out, number, thing, grid)
+            _cover(fine, thing)
+        split = fine.reshape(grid, FINE, grid, FINE, len(COVERS))
+        out.covers[number] = split.transpose(0, 2, 4, 1, 3).reshape(grid, grid, -1)
         if (colour := truth.car_colour) is not None:
             row, col = _cell(truth.of("car")[0], grid)
-            covered = out.covers[number, :, :, COVERS.index("car")] > 0.5
+            covered = split.mean((1, 3))[..., COVERS.index("car")] > 0.5
             covered[row, col] = True
             out.colours[number][covered] = COLOURS_ASKED.index(colour)
     return out
@@ -96,17 +103,19 @@ def _mark(out: Patches, number: int, thing: Thing, grid: int) -> None:
         np.log(x_max - x_min),
         np.log(y_max - y_min),
     )
-    _cover(out.covers[number], label, x_min, y_min, x_max, y_max)
-    if thing.activity in ("queueing", "meeting"):
-        _cover(out.covers[number], COVERS.index(thing.activity), x_min, y_min, x_max, y_max)
 
 
-def _cover(covers: npt.NDArray[np.float32], part: int, x_min: float, y_min: float, x_max: float, y_max: float) -> None:
-    """The share of each patch that the box covers; the largest of all boxes of that part."""
+def _cover(covers: npt.NDArray[np.float32], thing: Thing) -> None:
+    """The share of each square that the box covers; the largest of all boxes of that part."""
     edges = np.arange(covers.shape[0])
+    x_min, y_min, x_max, y_max = (side * len(edges) for side in thing.box)
     across = np.clip(np.minimum(x_max, edges + 1) - np.maximum(x_min, edges), 0, 1)
     down = np.clip(np.minimum(y_max, edges + 1) - np.maximum(y_min, edges), 0, 1)
-    np.maximum(covers[:, :, part], down[:, None] * across[None, :], out=covers[:, :, part])
+    share = down[:, None] * across[None, :]
+    for name in (thing.label, thing.activity):
+        if name in COVERS:
+            part = covers[:, :, COVERS.index(name)]
+            np.maximum(part, share, out=part)
 
 
 class PatchHead(nn.Module):
@@ -123,7 +132,8 @@ class PatchHead(nn.Module):
         true_centres = torch.from_numpy(told.centres).view(len(features), count, -1)
         true_covers = torch.from_numpy(told.covers).view(len(features), count, -1)
         binary = functional.binary_cross_entropy_with_logits
-        loss = 4 * binary(centres, true_centres, pos_weight=torch.tensor(4.0)) + binary(covers, true_covers)
+        loss = 4 * binary(centres, true_centres, pos_weight=torch.tensor(4.0))
+        loss = loss + 4 * binary(covers, true_covers, pos_weight=torch.tensor(2.0))
         here = true_centres[..., : len(LABELS)] > 0
         if here.any():
             true_boxes = torch.from_numpy(told.boxes).view(len(features), count, len(LABELS), 4)
