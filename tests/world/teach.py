@@ -40,7 +40,7 @@ BATCH = 64
 LEARNING_RATE, MUON_RATE = 1.5e-3, 2.5e-3
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 10_000, 3000
+FIRST_STEPS, SECOND_STEPS = 14_000, 2600
 """For the encoder alone, and then for everything."""
 SECOND_COSTS = 5
 """Times as much as a step for the encoder alone: the cosine is one of time, not of steps."""
