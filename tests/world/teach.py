@@ -35,12 +35,13 @@ from tests.world.muon import Muon
 from tests.world.patches import Patches, PatchHead, patches_of
 from tests.world.pool import SIDE_PX, read_pool
 from tests.world.rows import COORD, NOTHING, SIZE, Rows, Teacher, stacked
+from tests.world.varied import Varied
 
 BATCH = 64
 LEARNING_RATE, MUON_RATE = 1.5e-3, 2.5e-3
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 14_000, 2600
+FIRST_STEPS, SECOND_STEPS = 24_000, 2600
 """For the encoder alone, and then for everything."""
 SECOND_COSTS = 5
 """Times as much as a step for the encoder alone: the cosine is one of time, not of steps."""
@@ -277,6 +278,7 @@ class Training:
         self._first_steps, self._last_step = steps[0], sum(steps)
         self._pictures, self._truths = read_pool(pool, SIDE_PX)
         self._rng = np.random.default_rng(seed)
+        self._varied = Varied(SIDE_PX, self._rng)
         self.progress = Progress()
         tokenizer = self._tokenizer()
         self.config = tiny_config(tokenizer)
@@ -305,6 +307,7 @@ class Training:
             optimizer.load_state_dict(state)
         self.progress = Progress(**kept["progress"])
         self._rng = np.random.default_rng([1, self.progress.steps])
+        self._varied = Varied(SIDE_PX, self._rng)
 
     def keep(self) -> None:
         kept = {
@@ -391,16 +394,10 @@ class Training:
         return Batch(pixels, told, stacked(rows, self.config.prefix_len))
 
     def _drawn(self) -> tuple[npt.NDArray[np.uint8], list[Truth]]:
-        """At random; half of them mirrored, all a little lighter or darker."""
+        """At random, each varied."""
         chosen = np.sort(self._rng.integers(len(self._truths), size=BATCH))
-        pictures, truths = [], []
-        for number in chosen:
-            picture, truth = np.asarray(self._pictures[number], np.float32), self._truths[number]
-            if self._rng.random() < 0.5:
-                picture, truth = picture[:, ::-1], truth.mirrored()
-            pictures.append(np.clip(picture * self._rng.uniform(0.9, 1.1), 0, 255))
-            truths.append(truth)
-        return np.stack(pictures).astype(np.uint8), truths
+        drawn = [self._varied(self._pictures[number], self._truths[number]) for number in chosen]
+        return np.stack([picture for picture, _ in drawn]), [truth for _, truth in drawn]
 
 
 def main() -> None:

@@ -12,11 +12,13 @@ from providers.local.engine import Asked, open_engine  # noqa: E402
 from providers.local.settings import ModelSettings  # noqa: E402
 from tests.local.conftest import one_thread  # noqa: E402
 from tests.world import teach  # noqa: E402
+from tests.world.lessons import Thing, Truth  # noqa: E402
 from tests.world.muon import Muon, orthogonal  # noqa: E402
 from tests.world.patches import patches_of  # noqa: E402
 from tests.world.pool import SIDE_PX, read_pool, write_pool  # noqa: E402
 from tests.world.rows import NOTHING, SLOTS, stacked  # noqa: E402
 from tests.world.stills import jpeg  # noqa: E402
+from tests.world.varied import Varied, cropped  # noqa: E402
 
 __all__ = ["one_thread"]
 
@@ -73,6 +75,42 @@ def test_what_shows_something_is_seen_first(pool: Path) -> None:
         for place, patch in enumerate(row):
             assert (kept.centres[picture, place] == told.centres[picture, patch // 12, patch % 12]).all()
             assert kept.colours[picture, place] == told.colours[picture, patch // 12, patch % 12]
+
+
+def test_a_part_of_a_picture_shows_what_is_left_of_its_truth(pool: Path) -> None:
+    _, truths = read_pool(pool, SIDE_PX)
+    truth = max(truths, key=lambda one: len(one.of("person")))
+    assert cropped(truth, (0, 0, 1, 1)) == truth
+    half = cropped(truth, (0, 0, 0.5, 1))
+    left = [one for one in truth.of("person") if one.box[2] <= 0.5]
+    assert len(left) <= len(half.of("person")) < len(truth.of("person"))
+    assert half.formation == ""
+    for one in left:
+        assert any(kept.box == (2 * one.box[0], one.box[1], 2 * one.box[2], one.box[3]) for kept in half.things)
+
+
+def test_what_is_cut_off_by_half_is_not_asked_about(pool: Path) -> None:
+    thing = Thing("person", (0.4, 0.2, 0.6, 0.8), "red", "standing")
+    truth = Truth("yard", 1.0, "", (thing,), ())
+    assert cropped(truth, (0.45, 0, 1, 1)).of("person")[0].box == pytest.approx((0, 0.2, 3 / 11, 0.8))
+    assert cropped(truth, (0.55, 0, 1, 1)) == Truth("yard", 1.0, "", (), ("person",))
+    assert cropped(truth, (0.59, 0, 1, 1)) == Truth("yard", 1.0, "", (), ())
+
+
+def test_boxes_stay_where_their_pixels_are(pool: Path) -> None:
+    """A white square on black, enlarged: its box holds it still."""
+    rng = np.random.default_rng(3)
+    varied = Varied(SIDE_PX, rng)
+    for _ in range(20):
+        picture = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
+        picture[60:100, 70:90] = 255
+        box = (70 / SIDE_PX, 60 / SIDE_PX, 90 / SIDE_PX, 100 / SIDE_PX)
+        truth = Truth("yard", 1.0, "", (Thing("person", box, "red", "standing"),), ())
+        shown, told = varied(picture, truth)
+        rows, columns = np.nonzero(shown.mean(axis=2) > 127)
+        found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        [thing] = told.things
+        assert np.array(thing.box) * SIDE_PX == pytest.approx(found, abs=1.6)
 
 
 def test_questions_share_a_row_without_seeing_each_other(
