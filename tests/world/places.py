@@ -1,6 +1,6 @@
 """Where scenes play: the camera's view, the ground that can be walked on, and the props that hide people."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ TALLEST_PX = 225
 SMALLEST_PX = 27
 """People stay where they are between these heights in the picture."""
 FOREVER_S = 1e9
+MOST_PROPS = 4
 _PROP_LOOKS = {
     "post": (("grey", "black"), (2.6, 3.4), (0.8, 1.6)),
     "tree": (("green",), (3.0, 5.0), (0.8, 1.4)),
@@ -66,10 +67,13 @@ def make_place(
     far_m = max(wall_m - 0.8, near_m + 1.5)
     road_m = None if kind == "shop" else _road(rng, near_m, far_m)
     texture_seed = int(rng.integers(1 << 31))
-    count = int(rng.integers(0, 5)) if prop_count is None else prop_count
-    place = Place(kind, camera, far_m + 0.8, near_m, far_m, road_m, texture_seed)
-    props = tuple(_prop(rng, place, -1 - number) for number in range(count))
-    return Place(kind, camera, far_m + 0.8, near_m, far_m, road_m, texture_seed, props)
+    count = int(rng.integers(MOST_PROPS + 1)) if prop_count is None else prop_count
+    return with_props(Place(kind, camera, far_m + 0.8, near_m, far_m, road_m, texture_seed), rng, count)
+
+
+def with_props(place: Place, rng: np.random.Generator, count: int) -> Place:
+    """The same place with other things standing about."""
+    return replace(place, props=tuple(_prop(rng, place, -1 - number) for number in range(count)))
 
 
 def _road(rng: np.random.Generator, near_m: float, far_m: float) -> tuple[float, float]:

@@ -12,17 +12,20 @@ from tests.world.actors import Keyframe
 from tests.world.backgrounds import background
 from tests.world.cast import Cast
 from tests.world.people import FALLEN
-from tests.world.places import FOREVER_S, Place, random_place
+from tests.world.places import FOREVER_S, MOST_PROPS, Place, random_place, with_props
 from tests.world.render import Frame, Renderer, Seen
 from tests.world.scene import Film, Light, Scene, random_level
-from tests.world.stills import truth_of
 from tests.world.stories import QUEUE_GAP_M, driver, lying_bag, parked_car
 
 PEOPLE_MAX = 6
-SMALLEST_PX = 60.0
+SMALLEST_PX = 80.0
 """Height in the picture of an average person at the far end: what is smaller, a small model does not see."""
-EACH = 10
-"""Tableaux in the same place."""
+CLEAR = 0.5
+"""Share of a figure that has to be seen of it to be asked about it."""
+CLEAR_WIDTH_PX, CLEAR_HEIGHT_PX = 12, 24
+"""And how large that has to be: a model that sees 168 px of a picture's width of 640 has 3 px of it then."""
+EACH = 5
+"""Tableaux in the same place, with other things standing about."""
 AT_S = 10.0
 """The moment that is drawn."""
 HIDDEN = 0.1
@@ -47,7 +50,12 @@ class Tableau:
 
     def is_clear(self, label: str) -> bool:
         """Whether each of that kind is either clear to see, or not at all."""
-        return all(truth_of(one).clear for one in self.seen(label))
+        return all(_is_clear(one) for one in self.seen(label))
+
+
+def _is_clear(one: Seen) -> bool:
+    x_min, y_min, x_max, y_max = one.box
+    return one.visible >= CLEAR and x_max - x_min >= CLEAR_WIDTH_PX and y_max - y_min >= CLEAR_HEIGHT_PX
 
 
 def tableaux(seed: int) -> Iterator[Tableau]:
@@ -57,8 +65,9 @@ def tableaux(seed: int) -> Iterator[Tableau]:
     empty = background(place)
     for number in range(EACH):
         people = int(rng.integers(PEOPLE_MAX + 1))
+        here = with_props(place, rng, int(rng.integers(MOST_PROPS + 1)))
         for attempt in range(_TRIES):
-            tableau = _drawn(seed * 1000 + number * _TRIES + attempt, place, empty, people)
+            tableau = _drawn(seed * 1000 + number * _TRIES + attempt, here, empty, people)
             if tableau and tableau.is_clear("person") and len(tableau.seen("person")) == people:
                 yield tableau
                 break
@@ -143,15 +152,16 @@ def _queue(cast: Cast, count: int) -> list[_Spot] | None:
     ]
 
 
-def _group(cast: Cast, count: int) -> list[_Spot] | None:
+def _group(cast: Cast, count: int) -> list[_Spot]:
     rng, (x_m, z_m) = cast.rng, cast.spot(0.6)
-    ring_m, turn = 0.45 + 0.15 * count, float(rng.uniform(0, 2 * math.pi))
+    ring_m, turn = 0.6 + 0.18 * count, float(rng.uniform(0, 2 * math.pi))
+    z_m = max(z_m, cast.place.near_m + ring_m)
     spots = []
     for number in range(count):
         angle = turn + 2 * math.pi * (number + float(rng.uniform(-0.15, 0.15))) / count
         spot = (x_m + ring_m * math.cos(angle), z_m + ring_m * math.sin(angle))
         spots.append(_Spot(*spot, "meeting", angle + math.pi))
-    return spots if min(spot.z_m for spot in spots) >= cast.place.near_m else None
+    return spots
 
 
 def _scattered(cast: Cast, count: int) -> list[_Spot] | None:
