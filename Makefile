@@ -14,9 +14,11 @@ REAL_MODEL := ../shared/models/yolo11n-person.onnx
 demo: .venv/base
 	@$(BIN)/python -m daemon.demo
 
+# Each file of tests in one of so many processes; 0: one after the other.
+JOBS ?= 2
 test: .venv/$(LOCKED)
 	@deploy/system-packages.sh test
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # All faults at once; hours of the boxes' time, of which sixty pass in one of ours.
 HOURS ?= 72
