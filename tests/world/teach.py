@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def tiny_config(tokenizer: Tokenizer) -> MoondreamConfig:
             },
             "vision": {
                 "enc_dim": 128,
-                "enc_n_layers": 4,
+                "enc_n_layers": 6,
                 "enc_ff_dim": 512,
                 "enc_n_heads": 4,
                 "proj_out_dim": 128,
@@ -234,6 +234,14 @@ def _initialise(model: Moondream) -> None:
         model.vision.pos_emb.copy_(0.5 * both.reshape(1, grid * grid, dim))
 
 
+def _begin_as_nothing(pupil: Pupil, added: Collection[str]) -> None:
+    """Of a checkpoint that had fewer layers: those that are new add nothing yet, so that it goes on as it was."""
+    with torch.no_grad():
+        for name, parameter in pupil.named_parameters():
+            if name in added and (".proj." in name or ".fc2." in name):
+                parameter.zero_()
+
+
 def _optimizers(pupil: Pupil) -> list[torch.optim.Optimizer]:
     """Muon for the matrices within; embeddings, heads, biases and scales are AdamW's."""
     named = dict(pupil.named_parameters())
@@ -302,9 +310,13 @@ class Training:
         if not self._checkpoint.exists():
             return
         kept = torch.load(self._checkpoint, weights_only=True)  # our own file; and no code in it even so
-        self.pupil.load_state_dict(kept["pupil"])
-        for optimizer, state in zip(self._optimizers, kept["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        added = self.pupil.state_dict().keys() - kept["pupil"].keys()
+        self.pupil.load_state_dict(kept["pupil"], strict=not added)
+        if added:
+            _begin_as_nothing(self.pupil, added)
+        else:
+            for optimizer, state in zip(self._optimizers, kept["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
         self.progress = Progress(**kept["progress"])
         self._rng = np.random.default_rng([1, self.progress.steps])
         self._varied = Varied(SIDE_PX, self._rng)

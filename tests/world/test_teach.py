@@ -8,7 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (MODELS=0)")
 
+from tokenizers import Tokenizer  # noqa: E402
+
 from providers.local.engine import Asked, open_engine  # noqa: E402
+from providers.local.moondream2.config import MoondreamConfig  # noqa: E402
 from providers.local.settings import ModelSettings  # noqa: E402
 from tests.local.conftest import one_thread  # noqa: E402
 from tests.world import teach  # noqa: E402
@@ -52,6 +55,29 @@ async def test_it_learns_stops_goes_on_and_leaves_what_the_engine_loads(
         chosen = await engine.choose(picture, "Is there a person?", {"yes": ("yes",), "no": ("no",)}, Asked())
         assert sum(chosen.probabilities.values()) == pytest.approx(1)
         await engine.detect(picture, "person", 3, Asked(max_tokens=8))
+
+
+def test_layers_that_are_added_to_a_checkpoint_change_nothing_at_first(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = teach.tiny_config
+
+    def shallow(tokenizer: Tokenizer) -> MoondreamConfig:
+        config = deep(tokenizer)
+        return config.model_copy(update={"vision": config.vision.model_copy(update={"enc_n_layers": 4})})
+
+    monkeypatch.setattr(teach, "tiny_config", shallow)
+    before = a_training(pool, tmp_path, monkeypatch, (1, 1))
+    before.run()
+    monkeypatch.setattr(teach, "tiny_config", deep)
+    after = a_training(pool, tmp_path, monkeypatch, (1, 2))
+    assert len(after.pupil.model.vision.blocks) == 6
+    pictures, _ = read_pool(pool, SIDE_PX)
+    two = np.array(pictures[:2])
+    with torch.no_grad():
+        torch.testing.assert_close(after.pupil.features(two), before.pupil.features(two))
+    after.run()
+    assert after.progress.steps == 3
 
 
 def test_a_loss_of_each_kind_falls(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
