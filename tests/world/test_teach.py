@@ -29,7 +29,7 @@ __all__ = ["one_thread"]
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
-    assert write_pool(folder, 77, 2, SIDE_PX) >= 10
+    assert write_pool(folder, 77, 3, SIDE_PX) >= 8
     return folder
 
 

@@ -12,7 +12,7 @@ from tests.world.tableaux import HIDDEN
 
 Picture = npt.NDArray[np.uint8]
 
-CLEAR = 0.4
+LEFT = 0.4
 """Of an object that is cut off at the border, such a share has to be left, or nobody is asked about its kind."""
 NEARER = 0.75
 """Of the pictures."""
@@ -68,8 +68,8 @@ def cropped(truth: Truth, window: Box) -> Truth:
     """What a part of the picture shows. A kind of which something is neither clear to see nor gone is fuzzy; people
     of whom one is gone stand in no formation that has a name."""
     cut = [(thing, *_cut(thing, window)) for thing in truth.things]
-    fuzzy = {thing.label for thing, _, share in cut if HIDDEN <= share < CLEAR} | set(truth.fuzzy)
-    things = [kept for _, kept, share in cut if share >= CLEAR and kept.label not in fuzzy]
+    fuzzy = {thing.label for thing, _, share in cut if HIDDEN <= share < LEFT} | set(truth.fuzzy)
+    things = [kept for _, kept, share in cut if share >= LEFT and kept.label not in fuzzy]
     is_whole = sum(one.label == "person" for one in things) == len(truth.of("person"))
     return replace(
         truth,
