@@ -8,7 +8,7 @@ Exit status 0 when every question reaches its bar.
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -87,12 +87,15 @@ class Score:
 Marks = dict[str, Score]
 
 
-def papers(count: int, spoil: str = "") -> Iterator[tuple[bytes, Truth]]:
-    """JPEGs as a daemon sends them, and what they show. `spoil`: what happens to them before."""
+def papers(count: int, spoils: Iterable[str]) -> dict[str, list[tuple[bytes, Truth]]]:
+    """JPEGs as a daemon sends them, and what they show; the same pictures for each of what happens to them before."""
     seeds = iter(range(FIRST_SEED, FIRST_SEED + count))
     drawn = (tableau for seed in seeds for tableau in tableaux(seed))
+    each: dict[str, list[tuple[bytes, Truth]]] = {spoil: [] for spoil in spoils}
     for tableau in islice(drawn, count):
-        yield jpeg(SPOILT[spoil](tableau.frame.picture), QUALITY), truth_of(tableau)
+        for spoil, taken in each.items():
+            taken.append((jpeg(SPOILT[spoil](tableau.frame.picture), QUALITY), truth_of(tableau)))
+    return each
 
 
 def _enlarged(picture: Picture) -> Picture:
@@ -249,13 +252,14 @@ def below(marks: Marks, slack: float = 0.0) -> list[str]:
 
 async def run(folder: Path, count: int, ways: Sequence[str]) -> dict[str, Marks]:
     found: dict[str, Marks] = {}
+    taken = papers(count, {WAYS[way].spoil for way in ways})
     for way in ways:
         precision, spoil = WAYS[way]
         settings = ModelSettings.model_validate(
             {"folder": folder, "precision": precision, "rows": 128, "waiting": 10_000}
         )
         async with open_engine(settings) as engine:
-            found[way] = await examine(engine, list(papers(count, spoil)))
+            found[way] = await examine(engine, taken[spoil])
     return found
 
 
