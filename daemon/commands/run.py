@@ -1,7 +1,6 @@
 """`lva run`: the daemon itself."""
 
 import asyncio
-import ctypes
 import faulthandler
 import signal
 import sys
@@ -19,12 +18,9 @@ from daemon.reload import LoadConfig
 from daemon.systemd import Notifier
 from pipeline.journal_schema import JournalError
 from pipeline.yolo import DetectorBrokenError, DetectorError
+from providers.allocator import keep_few_heaps
 
 log = structlog.get_logger()
-
-_M_ARENA_MAX = -8
-_ARENAS = 2
-"""glibc gives each thread a heap of its own otherwise, of which little ever comes back."""
 
 
 @click.command()
@@ -35,7 +31,7 @@ def run(config_path: Path, until_eof: bool) -> None:
     config = load_config(config_path)
     logs = configure_daemon_logs(config.log, known_secrets(config_path))
     faulthandler.enable()
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    keep_few_heaps()
     load = LoadConfig(lambda: (load_config(config_path), known_secrets(config_path)), logs.redactor.add_secrets)
     try:
         finished = uvloop.run(_until_stopped(config, logs, load, until_eof))

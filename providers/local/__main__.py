@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ import structlog
 import tomli
 from pydantic import ValidationError
 
+from providers.allocator import give_large_blocks_back, keep_few_heaps
 from providers.local.engine import Engine, open_engine
 from providers.local.errors import ModelError
 from providers.local.server import Service, listening
@@ -23,7 +23,6 @@ from providers.parent import die_with_the_parent
 
 log = structlog.get_logger()
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 EX_CONFIG = 78
 """As sysexits.h has it: another start would fail the same way."""
 
@@ -51,22 +50,9 @@ def main() -> None:
     except ModelError as error:
         print(f"lva-model: {error}", file=sys.stderr)
         sys.exit(EX_CONFIG)
-    _give_memory_back()
+    keep_few_heaps()
+    give_large_blocks_back()
     sys.exit(asyncio.run(serve(config, token)))
-
-
-def _give_memory_back() -> None:
-    """Large blocks go back to the system when they are freed, and what is free at the heap's end does.
-
-    glibc, left alone, raises both limits with each large block that it sees freed, until none of the blocks of a batch,
-    which are of another size each time, goes back any more. Of other C libraries nothing is asked. See mallopt(3).
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
-        return
-    mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
-    mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def load_config(file: Path) -> LocalConfig:

@@ -16,7 +16,7 @@ from tests.world import lessons
 from tests.world.lessons import KINDS, Lesson, Thing, Truth
 
 TOKEN, COORD, SIZE = range(3)
-SLOTS = 120
+SLOTS = 140
 """Of a row, behind the picture, at most."""
 WORD, CAPTION, ONE_MORE, END = 1.0, 0.25, 0.5, 0.1
 """Weights of what is to be said: a short answer, a token of a caption, that there is one more object, the end."""
@@ -83,7 +83,7 @@ class Teacher:
         finds = [(label, is_box) for label in KINDS if label not in truth.fuzzy for is_box in (True, False)]
         yield from (self.answer(one) for one in choices if one.about == "car_colour")
         if finds:
-            for number in rng.choice(len(finds), min(2, len(finds)), replace=False, p=_shares(finds)):
+            for number in rng.choice(len(finds), min(3, len(finds)), replace=False, p=_shares(finds)):
                 label, is_box = finds[int(number)]
                 yield self.found(KINDS[label][0], truth.of(label), is_box)
         yield from (self.answer(one) for one in counts if one.about == "count_person" or rng.random() < 0.3)

@@ -2,8 +2,8 @@
 
 python -m tests.world.teach POOL FOLDER
 
-Goes on where it was stopped. The recipe is plain: Muon for the matrices within, AdamW for all else, one cosine over all
-the time, no dropout.
+Goes on where it was stopped. The recipe is plain: Muon for the matrices within, AdamW for all else, a cosine for each
+phase, no dropout.
 """
 
 import argparse
@@ -41,15 +41,13 @@ BATCH = 64
 LEARNING_RATE, MUON_RATE = 1.5e-3, 2.5e-3
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
-FIRST_STEPS, SECOND_STEPS = 24_000, 2600
+FIRST_STEPS, SECOND_STEPS = 21_400, 3600
 """For the encoder alone, and then for everything."""
-SECOND_COSTS = 5
-"""Times as much as a step for the encoder alone: the cosine is one of time, not of steps."""
 SHOWN = 5 / 9
 """Of the patches, while the encoder learns alone: most of a picture is background, and would take half of the time.
 That is far from what it meets later: before the second phase it does worse on whole pictures than its loss says."""
 FLOOR = 0.02
-COORD_SPREAD, SIZE_SPREAD = 1.0, 1.5
+COORD_SPREAD, SIZE_SPREAD = 2.0, 3.0
 """Bins: how soft the targets of places and sizes are."""
 VOCABULARY = 640
 """At most: there are fewer words."""
@@ -377,7 +375,7 @@ class Training:
             losses = {"patches": self.pupil.patches.loss(features, batch.told)} | self.pupil.loss(features, batch.task)
         else:
             losses = {"patches": self.pupil.patch_loss(batch.pixels, batch.told, batch.task)}
-        weights = {"patches": 0.5 if isinstance(batch.task, Rows) else 1.0, "words": 2.0, "coords": 0.5, "sizes": 0.3}
+        weights = {"patches": 0.5 if isinstance(batch.task, Rows) else 1.0, "words": 2.0, "coords": 1.0, "sizes": 0.5}
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.pupil.zero_grad(set_to_none=True)
         total.backward()
@@ -388,13 +386,13 @@ class Training:
         return {name: loss.item() for name, loss in losses.items()}
 
     def _set_rate(self) -> None:
-        """Warm at the start of either phase."""
-        first = min(self.progress.steps, self._first_steps)
-        second = self.progress.steps - first
-        warmth = min(1.0, ((first if first < self._first_steps else second) + 1) / WARM_UP_STEPS)
-        spent = first + SECOND_COSTS * second
-        share = spent / (self._first_steps + SECOND_COSTS * (self._last_step - self._first_steps))
-        cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
+        """Each phase has a cosine of its own: a decoder that begins with what is left of the encoder's learns where
+        things are many times as slowly."""
+        first = self.progress.steps < self._first_steps
+        step = self.progress.steps if first else self.progress.steps - self._first_steps
+        steps = self._first_steps if first else self._last_step - self._first_steps
+        warmth = min(1.0, (step + 1) / WARM_UP_STEPS)
+        cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["lr"] * cosine * warmth
