@@ -10,14 +10,22 @@ import openvino as ov
 import torch
 from openvino import opset13 as op
 from torch import Tensor, nn
+from torch.nn import functional
 
 GROUP = 32
 """Weights of 4 bits share a scale and a zero point with so many neighbours of their row."""
 
 
+MOST_ROWS = 512
+FEW_ROWS = 64
+
+
 class Packed(nn.Module):
     """Float32, in the order in which oneDNN reads it: twice as fast for a few rows, which is what decoding is, and
-    one twentieth slower for many."""
+    one twentieth slower for many.
+
+    oneDNN makes code for each number of rows that it meets, and megabytes with it: so it meets a few only.
+    """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -25,8 +33,31 @@ class Packed(nn.Module):
         self._bias = None if layer.bias is None else layer.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        parts = [self._multiplied(part) for part in rows.split(pieces(len(rows)))]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return out.view(*x.shape[:-1], -1)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        missing = rounded_up(len(x)) - len(x)
+        x = functional.pad(x, (0, 0, 0, missing)) if missing else x
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return out
+        return out[: len(out) - missing]
+
+
+def pieces(rows: int) -> list[int]:
+    """Together so many: powers of two that are few, and a rest of less than FEW_ROWS."""
+    sizes, size = [], MOST_ROWS
+    while size >= FEW_ROWS:
+        sizes += [size] * (rows // size)
+        rows, size = rows % size, size // 2
+    return [*sizes, rows] if rows or not sizes else sizes
+
+
+def rounded_up(rows: int) -> int:
+    """To the next of four steps between a power of two and its double; what is up to 8 stays as it is."""
+    step = 1 << max((rows - 1).bit_length() - 3, 0)
+    return -(-rows // step) * step
 
 
 def can_pack() -> bool:

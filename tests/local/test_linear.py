@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from providers.local.devices import Precision, precision_of
 from providers.local.engine import Asked, open_engine
 from providers.local.errors import ModelError
-from providers.local.linear import GROUP, Compressed, Packed
+from providers.local.linear import GROUP, Compressed, Packed, pieces, rounded_up
 from providers.local.moondream2.batch import Batch
 from providers.local.moondream2.config import load_config
 from providers.local.moondream2.crops import crops_of
@@ -40,6 +40,20 @@ def test_a_packed_layer_gives_the_same(bias: bool) -> None:
     for rows in ROWS:
         x = torch.randn(rows, 3, layer.in_features)
         torch.testing.assert_close(packed(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [9, 63, 64, 65, 730])
+def test_a_packed_layer_takes_any_number_of_rows(rows: int) -> None:
+    layer = a_layer()
+    x = torch.randn(rows, layer.in_features)
+    torch.testing.assert_close(Packed(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_packed_layer_multiplies_few_different_numbers_of_rows() -> None:
+    taken = {rows: pieces(rows) for rows in range(1, 4000)}
+    assert all(sum(sizes) == rows for rows, sizes in taken.items())
+    assert all(rows <= rounded_up(rows) <= 1.25 * rows for rows in range(1, 64))
+    assert len({rounded_up(size) for sizes in taken.values() for size in sizes}) == 23
 
 
 @pytest.mark.parametrize("bias", [True, False])
