@@ -14,15 +14,13 @@ from torch.nn import functional
 
 GROUP = 32
 """Weights of 4 bits share a scale and a zero point with so many neighbours of their row."""
-
-
-MOST_ROWS = 512
-FEW_ROWS = 64
+MOST_ROWS, FEW_ROWS = 512, 64
+"""A packed layer multiplies at most so many at once; below FEW_ROWS their number is rounded up."""
 
 
 class Packed(nn.Module):
-    """Float32, in the order in which oneDNN reads it: twice as fast for a few rows, which is what decoding is, and
-    one twentieth slower for many.
+    """Float32, in the order in which oneDNN reads it: up to three times as fast for a few rows, which is what
+    decoding is, and up to a tenth slower for many.
 
     oneDNN makes code for each number of rows that it meets, and megabytes with it: so it meets a few only.
     """
@@ -46,7 +44,7 @@ class Packed(nn.Module):
 
 
 def pieces(rows: int) -> list[int]:
-    """Together so many: powers of two that are few, and a rest of less than FEW_ROWS."""
+    """Sizes whose sum it is: MOST_ROWS as often as it fits, halves of that down to FEW_ROWS, and a smaller rest."""
     sizes, size = [], MOST_ROWS
     while size >= FEW_ROWS:
         sizes += [size] * (rows // size)
